@@ -1,0 +1,309 @@
+//! What can be typed: every command, its arguments, and what `--help` says of them.
+//!
+//! Owns the shape of the command line and the checks a single argument can pass by itself.
+//! Never opens a store.
+
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand};
+use larder::Number;
+
+use crate::{escape, time};
+
+/// A store of keys and values in a directory, shared by all processes that open it.
+///
+/// Exit status: 0 done, 1 the answer is no (a missing key, an unsound store, an entry that did not
+/// stay), 2 wrong use or an error, with one line on stderr.
+#[derive(Debug, Parser)]
+#[command(name = "larder", version)]
+pub(crate) struct Cli {
+    /// The directory of the store; `set`, `incr`, `settings`, `import` and `memo` create it.
+    #[arg(
+        long,
+        global = true,
+        value_name = "DIR",
+        env = "LARDER_STORE",
+        hide_env_values = true
+    )]
+    pub(crate) store: Option<OsString>,
+
+    /// Keys, prefixes and tags are typed as `ls` shows them (`\xNN` for a byte, `\\` for a backslash).
+    #[arg(long, global = true, display_order = 901)]
+    pub(crate) escaped: bool,
+
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Store a value under a key.
+    Set(Set),
+    /// Write a key's value to stdout, its bytes as they are; exit 1 when there is none.
+    Get(OneKey),
+    /// Remove a key; exit 1 when it was not there.
+    Delete(OneKey),
+    /// Change when a key expires; exit 1 when it is not there.
+    Touch(Touch),
+    /// Add to the number under a key and print the sum.
+    Incr(Incr),
+    /// List keys, oldest first, one a line.
+    Ls(Ls),
+    /// Show what the store holds and what was done with it.
+    Stats(Stats),
+    /// Show the store's settings, or change some for every process.
+    Settings(Settings),
+    /// Remove every entry and print how many there were.
+    Clear,
+    /// Show the records of the store's log in readable form.
+    Log(Log),
+    /// Read all of the store and report what is damaged; exit 0 when sound, 1 when not.
+    Check,
+    Import(Import),
+    Export(Export),
+    Memo(Memo),
+    /// One of the processes of `import`.
+    #[command(hide = true)]
+    ImportWorker(ImportWorker),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct OneKey {
+    /// The key, its bytes as they are.
+    pub(crate) key: OsString,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Set {
+    /// The key, its bytes as they are.
+    pub(crate) key: OsString,
+    /// The value; `-` or nothing: all of stdin. Put `--` before one that begins with a dash.
+    #[arg(allow_negative_numbers = true)]
+    pub(crate) value: Option<OsString>,
+    /// A tag of the entry; may be given several times.
+    #[arg(long = "tag", value_name = "T")]
+    pub(crate) tags: Vec<OsString>,
+    /// Expire after this long (500ms, 30s, 1h30m, 7d); without it the store's default_ttl applies.
+    #[arg(long, value_name = "D", value_parser = time::parse_span)]
+    pub(crate) ttl: Option<Duration>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Touch {
+    /// The key, its bytes as they are.
+    pub(crate) key: OsString,
+    /// Expire this long from now; without --ttl and --never the store's default_ttl applies.
+    #[arg(long, value_name = "D", value_parser = time::parse_span, conflicts_with = "never")]
+    pub(crate) ttl: Option<Duration>,
+    /// Do not expire at all.
+    #[arg(long)]
+    pub(crate) never: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Incr {
+    /// The key, its bytes as they are.
+    pub(crate) key: OsString,
+    /// What to add: a whole or a decimal number.
+    #[arg(allow_negative_numbers = true, default_value = "1", value_parser = parse_number)]
+    pub(crate) delta: Number,
+    /// What an absent key counts as.
+    #[arg(long = "default", value_name = "N", allow_negative_numbers = true, default_value = "0", value_parser = parse_number)]
+    pub(crate) default: Number,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Ls {
+    /// Only keys that begin so.
+    #[arg(long, value_name = "P")]
+    pub(crate) prefix: Option<OsString>,
+    /// Only entries with this tag; given several times, with all of them.
+    #[arg(long = "tag", value_name = "T")]
+    pub(crate) tags: Vec<OsString>,
+    /// Newest first.
+    #[arg(long)]
+    pub(crate) reverse: bool,
+    /// At most this many.
+    #[arg(long, value_name = "N")]
+    pub(crate) limit: Option<usize>,
+    /// One JSON object a line: key, size (bytes), kind, tags, expires_at, stored_at.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Stats {
+    /// One JSON object.
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Start counting anew after showing.
+    #[arg(long)]
+    pub(crate) reset: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Settings {
+    /// A setting and its new value: sizes as 64MiB, spans as 30s or never. Without any: show all.
+    #[arg(value_name = "NAME=VALUE", value_parser = parse_assignment)]
+    pub(crate) changes: Vec<(String, String)>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Log {
+    /// The segment's number; without it, all segments.
+    pub(crate) segment: Option<u64>,
+}
+
+/// Store a tree of files, with several processes at once.
+///
+/// A regular file becomes an entry: its key is the prefix and the path below DIR, its value the
+/// content, its tag the permission bits as `mode:0644`. A symbolic link becomes an entry with the
+/// same key, its target as value and the tag `type:symlink`. A directory becomes an entry whose key
+/// ends in `/`, with an empty value and the tags `type:dir` and `mode:0755`; DIR itself has the key
+/// `./`. Owners, times and hard links are not kept. Sockets, pipes and devices are named on stderr
+/// and left out, and so is the store when it lies below DIR.
+///
+/// Entries never expire by themselves. What is unchanged since an earlier import is not written
+/// again, so an import that was killed completes when it is run again. What was deleted below DIR
+/// stays in the store.
+///
+/// Exit 1 when a file could not be read, or when an entry did not stay because of the store's limits.
+#[derive(Debug, Args)]
+#[command(verbatim_doc_comment)]
+pub(crate) struct Import {
+    /// The root of the tree.
+    pub(crate) dir: PathBuf,
+    /// How many processes share the work [default: one for each processor].
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=64))]
+    pub(crate) jobs: Option<u16>,
+    /// What every key begins with.
+    #[arg(long, value_name = "P", default_value = "", hide_default_value = true)]
+    pub(crate) prefix: OsString,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ImportWorker {
+    pub(crate) dir: PathBuf,
+    #[arg(long)]
+    pub(crate) prefix: OsString,
+    #[arg(long)]
+    pub(crate) index: u16,
+    #[arg(long)]
+    pub(crate) jobs: u16,
+}
+
+/// Write what `import` stored back to a directory.
+///
+/// DIR is created when it is missing. Entries without the tags of `import` become regular files with
+/// mode 0644. A key that is no path below DIR (absolute, `..`, an empty component, a zero byte) is
+/// named on stderr and left out, and so is what cannot be written; then the exit status is 1. No
+/// symbolic link is ever followed below DIR.
+#[derive(Debug, Args)]
+#[command(verbatim_doc_comment)]
+pub(crate) struct Export {
+    /// Where the tree is written.
+    pub(crate) dir: PathBuf,
+    /// Only keys that begin so; the paths below DIR are what follows it.
+    #[arg(long, value_name = "P", default_value = "", hide_default_value = true)]
+    pub(crate) prefix: OsString,
+    /// Write into a directory that is not empty, replacing files and links of the same name.
+    #[arg(long)]
+    pub(crate) force: bool,
+}
+
+/// Run a command once; afterwards answer its output and exit status from the store.
+///
+/// The answer's key is `memo:` and a hash of:
+/// - the words of COMMAND,
+/// - the current directory,
+/// - every --env NAME with its value, or with the fact that it is not set,
+/// - every --file PATH with its content.
+///
+/// Nothing else is in it: not the rest of the environment, not the program's own file, not the time.
+/// Neither is stdin, so COMMAND gets an empty one.
+///
+/// A run shows its output while it runs. An answer gives all of stdout, then all of stderr. Of many
+/// that ask at once one runs COMMAND and the others wait for its answer. An exit status other than 0
+/// is an answer too; a COMMAND killed by a signal is not stored, and the status is 128 + the signal.
+#[derive(Debug, Args)]
+#[command(verbatim_doc_comment)]
+pub(crate) struct Memo {
+    /// Forget the answer after this long; without it the store's default_ttl applies.
+    #[arg(long, value_name = "D", value_parser = time::parse_span)]
+    pub(crate) ttl: Option<Duration>,
+    /// A tag of the answer's entry; may be given several times.
+    #[arg(long = "tag", value_name = "T")]
+    pub(crate) tags: Vec<OsString>,
+    /// A variable of the environment the answer depends on; may be given several times.
+    #[arg(long = "env", value_name = "NAME")]
+    pub(crate) env: Vec<OsString>,
+    /// A file whose content the answer depends on; may be given several times.
+    #[arg(long = "file", value_name = "PATH")]
+    pub(crate) files: Vec<PathBuf>,
+    /// A program and its words.
+    #[arg(last = true, required = true)]
+    pub(crate) command: Vec<OsString>,
+}
+
+/// The bytes an argument stands for, `escaped` or as they are.
+pub(crate) fn bytes(argument: &OsString, escaped: bool) -> Result<Vec<u8>, String> {
+    if escaped {
+        escape::bytes(argument.as_bytes())
+    } else {
+        Ok(argument.as_bytes().to_vec())
+    }
+}
+
+/// A number is whole when it is written so; one too big for that is not rounded but refused.
+fn parse_number(text: &str) -> Result<Number, String> {
+    let digits = text.trim_start_matches(['+', '-']);
+    if !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit()) {
+        return text
+            .parse()
+            .map(Number::Int)
+            .map_err(|_| "too big for a whole number of 64 bits".to_owned());
+    }
+    match text.parse::<f64>() {
+        Ok(number) if number.is_finite() => Ok(Number::Float(number)),
+        _ => Err("not a number".to_owned()),
+    }
+}
+
+fn parse_assignment(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
+        _ => Err("write it as NAME=VALUE".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_commands_fit_together() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn numbers_keep_their_kind() {
+        assert!(matches!(parse_number("-7"), Ok(Number::Int(-7))));
+        assert!(matches!(parse_number("0.5"), Ok(Number::Float(half)) if half == 0.5));
+        for text in [
+            "",
+            "-",
+            "seven",
+            "inf",
+            "nan",
+            "1e999",
+            "9223372036854775808",
+        ] {
+            assert!(parse_number(text).is_err(), "{text}");
+        }
+    }
+}

@@ -1,0 +1,175 @@
+//! The commands on the store as a whole: `stats`, `settings`, `clear`, `log`, `check`.
+//!
+//! Owns how its numbers, settings, records and findings are shown.
+//! Never repairs anything.
+
+use std::io::{self, BufWriter, Write};
+
+use larder::{Cache, CheckReport, Error};
+use serde_json::{Map, Value};
+
+use crate::args::{Log, Settings, Stats};
+use crate::failure::{Failure, Result, say};
+use crate::progress::Progress;
+use crate::store::Place;
+use crate::{Answer, escape};
+
+pub(crate) fn stats(place: &Place, args: &Stats) -> Result<Answer> {
+    let cache = place.open()?;
+    let numbers = numbers(&cache, args.reset)?;
+    print(|output| {
+        if args.json {
+            return writeln!(output, "{}", Value::Object(numbers));
+        }
+        let width = numbers.keys().map(String::len).max().unwrap_or(0);
+        numbers
+            .iter()
+            .try_for_each(|(name, number)| writeln!(output, "{name:width$}  {number}"))
+    })
+}
+
+/// What the store holds now, and what it counted.
+fn numbers(cache: &Cache, reset: bool) -> Result<Map<String, Value>> {
+    let mut numbers = Map::new();
+    numbers.insert("entries".to_owned(), cache.len()?.into());
+    numbers.insert("volume_bytes".to_owned(), cache.volume()?.into());
+    numbers.insert("disk_usage_bytes".to_owned(), cache.disk_usage()?.into());
+    match serde_json::to_value(cache.stats(reset)?) {
+        Ok(Value::Object(counted)) => numbers.extend(counted),
+        Ok(other) => {
+            return Err(Failure::new(format!(
+                "the statistics are no table: {other}"
+            )));
+        }
+        Err(cause) => {
+            return Err(Failure::new(format!(
+                "the statistics cannot be shown: {cause}"
+            )));
+        }
+    }
+    Ok(numbers)
+}
+
+pub(crate) fn settings(place: &Place, args: &Settings) -> Result<Answer> {
+    // Tried on a copy first: one bad value and nothing changes, nor is a store made.
+    apply(&mut larder::Settings::default(), &args.changes)?;
+    let cache = place.open_or_create()?;
+    if args.changes.is_empty() {
+        return show_settings(&cache);
+    }
+    let mut outcome = Ok(());
+    cache.update_settings(|settings| outcome = apply(settings, &args.changes))?;
+    outcome?;
+    Ok(Answer::Yes)
+}
+
+fn apply(settings: &mut larder::Settings, changes: &[(String, String)]) -> larder::Result<()> {
+    changes
+        .iter()
+        .try_for_each(|(name, value)| settings.set_by_name(name, value))
+}
+
+/// Every setting as `NAME=VALUE`, which `settings` takes again.
+fn show_settings(cache: &Cache) -> Result<Answer> {
+    let settings = cache.settings()?;
+    print(|output| {
+        larder::Settings::names().iter().try_for_each(|name| {
+            let value = settings.get_by_name(name).unwrap_or_default();
+            writeln!(output, "{name}={value}")
+        })
+    })
+}
+
+pub(crate) fn clear(place: &Place) -> Result<Answer> {
+    let count = place.open()?.clear()?;
+    print(|output| writeln!(output, "{count}"))
+}
+
+/// Damage inside a segment is named where it is met; the other segments are still shown.
+pub(crate) fn log(place: &Place, args: &Log) -> Result<Answer> {
+    let cache = place.open()?;
+    let segments = match args.segment {
+        Some(segment) => vec![segment],
+        None => cache.segments()?,
+    };
+    let mut output = BufWriter::new(io::stdout().lock());
+    let mut answer = Answer::Yes;
+    for segment in segments {
+        match log_segment(&cache, segment, &mut output) {
+            Ok(()) => {}
+            Err(Failure::Closed) => return Err(Failure::Closed),
+            Err(failure) => {
+                say(failure);
+                answer = Answer::Status(2);
+            }
+        }
+    }
+    output.flush().map_err(|cause| Failure::output(&cause))?;
+    Ok(answer)
+}
+
+fn log_segment(cache: &Cache, segment: u64, output: &mut impl Write) -> Result<()> {
+    let lines = cache.log(segment)?;
+    writeln!(output, "# segment {segment}").map_err(|cause| Failure::output(&cause))?;
+    for line in lines {
+        writeln!(output, "{}", line?).map_err(|cause| Failure::output(&cause))?;
+    }
+    Ok(())
+}
+
+pub(crate) fn check(place: &Place) -> Result<Answer> {
+    let progress = Progress::of_time("checking");
+    let report = place.try_open().and_then(|cache| cache.check());
+    drop(progress);
+    match report {
+        Ok(report) => show_report(&report),
+        // Damage that keeps the store shut is the first finding.
+        Err(Error::Corrupt { path, offset, what }) => {
+            print(|output| {
+                writeln!(
+                    output,
+                    "{}",
+                    escape::one_line(&format!("{}:{offset}: {what}", path.display()))
+                )
+            })?;
+            Ok(Answer::No)
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn show_report(report: &CheckReport) -> Result<Answer> {
+    print(|output| {
+        for finding in &report.findings {
+            let line = format!(
+                "{}:{}: {}",
+                finding.path.display(),
+                finding.offset,
+                finding.what
+            );
+            writeln!(output, "{}", escape::one_line(&line))?;
+        }
+        let verdict = if report.is_sound() {
+            "sound"
+        } else {
+            "not sound"
+        };
+        let (entries, records, bytes) = (report.entries, report.records, report.bytes);
+        writeln!(
+            output,
+            "{verdict}: {entries} entries, {records} records, {bytes} bytes"
+        )
+    })?;
+    Ok(Answer::yes_if(report.is_sound()))
+}
+
+/// Writes to stdout, all at once.
+fn print(
+    write: impl FnOnce(&mut BufWriter<io::StdoutLock<'static>>) -> io::Result<()>,
+) -> Result<Answer> {
+    let mut output = BufWriter::new(io::stdout().lock());
+    write(&mut output)
+        .and_then(|()| output.flush())
+        .map_err(|cause| Failure::output(&cause))?;
+    Ok(Answer::Yes)
+}

@@ -1,0 +1,726 @@
+//! Several entries changed as one, and lists of entries removed: what is rolled forward after a kill.
+//!
+//! A batch is appended whole, then named in the header (**decided**); from there on whoever holds the
+//! lock rolls it forward: the words are pointed at its records, which nobody sees yet, one store of
+//! the committed sequence shows them all, and the accounts follow. Each step is journalled with its
+//! number, so it happens once. DESIGN.md (batch) has the argument.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{Ordering, fence};
+
+use crate::engine::read::Found;
+use crate::engine::store::{Proof, Store, stat};
+use crate::engine::write::{Ledger, Replaced, Room};
+use crate::error::{Error, Result};
+use crate::format::bucket::{self, Place, is_whole};
+use crate::format::header::{self as layout, Address, row};
+use crate::format::name::Name;
+use crate::format::record::{Apart, Draft, Head, Kind, Record, Standing};
+use crate::format::segment::Summary;
+use crate::limits::BATCH_BYTES_MAX;
+use crate::part::keymap::Keymap;
+use crate::part::segment::Read;
+use crate::part::segments::row_at;
+use crate::part::shared::setting;
+
+/// One key's change in a batch.
+#[derive(Clone, Debug)]
+pub(crate) struct Change {
+    pub(crate) space: u32,
+    pub(crate) key: Vec<u8>,
+    pub(crate) hash: u64,
+    /// `None`: the key is removed.
+    pub(crate) set: Option<Payload>,
+    /// It was removed on the way: its entry is a new one, at the end of the order.
+    pub(crate) fresh: bool,
+}
+
+/// What a key is set to.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Payload {
+    pub(crate) value_kind: u8,
+    /// As stored: compressed, or empty for a value in a file of its own.
+    pub(crate) value: Vec<u8>,
+    pub(crate) expires_ms: Option<u64>,
+    pub(crate) zstd: Option<(u32, u32)>,
+    pub(crate) apart: Option<Apart>,
+    pub(crate) tag_seq: u64,
+    pub(crate) tags: Vec<u32>,
+    pub(crate) stored_s: u32,
+}
+
+impl Change {
+    pub(crate) fn draft(&self) -> Draft<'_> {
+        let blank = Draft {
+            kind: Kind::Delete,
+            value_kind: 0,
+            space: self.space,
+            key: &self.key,
+            value: &[],
+            expires_ms: None,
+            zstd: None,
+            apart: None,
+            tag_seq: 0,
+            tags: &[],
+            stored_s: 0,
+        };
+        match &self.set {
+            None => blank,
+            Some(payload) => Draft {
+                kind: Kind::Set,
+                value_kind: payload.value_kind,
+                value: &payload.value,
+                expires_ms: payload.expires_ms,
+                zstd: payload.zstd,
+                apart: payload.apart,
+                tag_seq: payload.tag_seq,
+                tags: &payload.tags,
+                stored_s: payload.stored_s,
+                ..blank
+            },
+        }
+    }
+}
+
+/// One record of a decided batch, as rolling forward needs it.
+#[derive(Debug)]
+struct Item {
+    space: u32,
+    hash: u64,
+    is_set: bool,
+    place: Place,
+    len: u64,
+    volume: u64,
+    order: u64,
+    seq: u64,
+    apart: Option<u64>,
+    old: Option<Replaced>,
+    /// The key's word, when it has one.
+    word: Option<Address>,
+}
+
+impl Item {
+    fn is_new_entry(&self) -> bool {
+        self.is_set && self.old.is_none() && self.word.is_none()
+    }
+
+    fn needs_cell(&self) -> bool {
+        self.is_set && self.order == self.seq
+    }
+}
+
+impl Store {
+    /// Applies all changes, or none. One change per key; removed keys that are not there are left out.
+    pub(crate) fn commit(&self, proof: &mut Proof, changes: &[Change]) -> Result<()> {
+        let mut found = Vec::with_capacity(changes.len());
+        for change in changes {
+            let mut buffer = std::mem::take(&mut proof.old);
+            let (old, word) =
+                match self.find_to_write(change.space, &change.key, change.hash, &mut buffer)? {
+                    Found::Entry(hit) => (
+                        Some(Replaced::of(&hit).less(change.draft().apart)),
+                        Some(hit.address()),
+                    ),
+                    Found::Damaged(address) => (None, Some(address)),
+                    Found::Nothing => (None, None),
+                };
+            proof.old = buffer;
+            if change.set.is_some() || word.is_some() {
+                found.push((change, old, word));
+            }
+        }
+        match found.as_slice() {
+            [] => Ok(()),
+            [(change, _, _)] if change.set.is_some() && !change.fresh => self.put(
+                proof,
+                change.hash,
+                &change.draft(),
+                &self.stream_pairs(change),
+            ),
+            [(change, old, Some(word))] if change.set.is_none() => {
+                let draft = Draft {
+                    stored_s: self.second(self.now_ms()),
+                    ..change.draft()
+                };
+                self.remove(proof, change.hash, &draft, *old, *word)
+            }
+            many => self.commit_many(proof, many),
+        }
+    }
+
+    fn commit_many(
+        &self,
+        proof: &mut Proof,
+        changes: &[(&Change, Option<Replaced>, Option<Address>)],
+    ) -> Result<()> {
+        let total: u64 = changes
+            .iter()
+            .map(|(change, _, _)| change.draft().len(true) as u64)
+            .sum();
+        let max_bytes = BATCH_BYTES_MAX.min(self.files.header.setting(setting::SIZE_LIMIT) / 4);
+        if total > max_bytes {
+            return Err(Error::TooLarge {
+                what: "a batch",
+                bytes: total,
+                max_bytes,
+            });
+        }
+        let graves = changes
+            .iter()
+            .filter(|(_, old, _)| old.is_some_and(|old| old.apart.is_some()))
+            .count() as u64;
+        if graves > layout::GRAVES {
+            return Err(Error::TooLarge {
+                what: "a batch's number of large values replaced",
+                bytes: graves,
+                max_bytes: layout::GRAVES,
+            });
+        }
+        self.make_graves(proof, graves)?;
+        let removing = changes.iter().all(|(change, _, _)| change.set.is_none());
+        let room = self.room(proof, total, changes.len() as u64, removing)?;
+        for space in 0..crate::limits::SPACES_MAX as u32 {
+            let cells = changes
+                .iter()
+                .filter(|(change, _, _)| change.space == space && change.set.is_some())
+                .count() as u64;
+            if cells > 0 {
+                self.reserve_derived(space, cells)?;
+            }
+        }
+        let items = self.append_batch(proof, &room, changes);
+        let new: u64 = items
+            .iter()
+            .filter(|item| item.space == 0 && item.is_new_entry())
+            .count() as u64;
+        let gone: u64 = items
+            .iter()
+            .filter(|item| item.space == 0 && !item.is_set)
+            .count() as u64;
+        let count = (self.files.space(0, layout::space::COUNT) + new).saturating_sub(gone);
+        let last = items[items.len() - 1].seq;
+        self.decide(
+            items[0].place,
+            room.at + total,
+            items.len() as u64,
+            last,
+            count,
+        );
+        proof.dirty = false;
+        self.roll_forward(&items, &room, total, 0)?;
+        let keymap = Keymap::of(&self.files);
+        for _ in 0..new {
+            let _ = self.reserve_derived(0, 0);
+            let _ = keymap.grow();
+        }
+        self.count(stat::BATCHES, 1);
+        self.count(
+            stat::SETS,
+            items.iter().filter(|item| item.is_set).count() as u64,
+        );
+        self.count(
+            stat::DELETES,
+            items.iter().filter(|item| !item.is_set).count() as u64,
+        );
+        self.count(
+            stat::BYTES_SET,
+            changes
+                .iter()
+                .map(|(change, _, _)| change.draft().value.len() as u64)
+                .sum(),
+        );
+        self.count(stat::BYTES_LOGGED, total);
+        Ok(())
+    }
+
+    fn append_batch(
+        &self,
+        proof: &mut Proof,
+        room: &Room,
+        changes: &[(&Change, Option<Replaced>, Option<Address>)],
+    ) -> Vec<Item> {
+        proof.dirty = true;
+        proof.scratch.clear();
+        let base = self.committed();
+        let mut items = Vec::with_capacity(changes.len());
+        for (n, (change, old, word)) in changes.iter().enumerate() {
+            let draft = change.draft();
+            let seq = base + 1 + n as u64;
+            let order = match old {
+                Some(old) if !change.fresh => old.order,
+                _ => seq,
+            };
+            let at = room.at + proof.scratch.len() as u64;
+            let previous = old.map_or(0, |old| old.place.to_bits());
+            let standing = Standing {
+                seq,
+                order,
+                batch: Some((previous, n + 1 == changes.len())),
+            };
+            draft.encode(room.segment.seed, at, standing, &mut proof.scratch);
+            let summary = Summary {
+                seq,
+                kind: draft.kind.into(),
+                hash: change.hash,
+                at,
+            };
+            room.segment.write_summary(room.index + n as u64, &summary);
+            items.push(Item {
+                space: change.space,
+                hash: change.hash,
+                is_set: change.set.is_some(),
+                place: Place {
+                    slot: room.segment.slot,
+                    at,
+                },
+                len: draft.len(true) as u64,
+                volume: crate::engine::write::volume_of(&draft),
+                order,
+                seq,
+                apart: draft.apart.map(|apart| apart.id),
+                old: *old,
+                word: *word,
+            });
+        }
+        room.segment.write(room.at, &proof.scratch);
+        items
+    }
+
+    /// From here on the records at `first` happen, whoever completes them.
+    fn decide(&self, first: Place, end: u64, len: u64, last_seq: u64, count: u64) {
+        let header = &self.files.header;
+        header.put(layout::PENDING_END_AT, end);
+        header.put(layout::PENDING_DONE_AT, 0);
+        header.put(layout::PENDING_SEQ_AT, last_seq);
+        header.put(layout::PENDING_COUNT_AT, count);
+        header.put(layout::PENDING_LEN_AT, len);
+        header.put(
+            layout::PENDING_CHECK_AT,
+            pending_check(first.to_bits(), end, len, last_seq),
+        );
+        fence(Ordering::Release);
+        header.put(layout::PENDING_AT, first.to_bits());
+    }
+
+    /// Completes a decided batch from step `done` on.
+    fn roll_forward(&self, items: &[Item], room: &Room, total: u64, done: u64) -> Result<()> {
+        let n = items.len() as u64;
+        for (step, item) in items.iter().enumerate().skip(done as usize) {
+            self.point(item, step as u64 + 1)?;
+        }
+        let (Some(first), Some(last)) = (items.first(), items.last()) else {
+            return Ok(());
+        };
+        if done <= n {
+            let mut ledger = Ledger::new(&self.files);
+            ledger.journal.header(layout::PENDING_DONE_AT, n + 1);
+            if items.iter().any(|item| item.apart.is_some()) {
+                ledger.journal.header(layout::APART_SEQ_AT, last.seq);
+            }
+            ledger.tail(room, first.place, total, n, last.place, last.seq);
+            ledger.journal.commit(&self.files, &self.dir)?;
+        }
+        self.settle(items, done.saturating_sub(n + 1), n + 1)?;
+        self.end_pending()
+    }
+
+    fn end_pending(&self) -> Result<()> {
+        let mut ledger = Ledger::new(&self.files);
+        ledger.journal.header(layout::PENDING_AT, 0);
+        ledger.journal.commit(&self.files, &self.dir)
+    }
+
+    /// Points a key's word at its record; nobody sees it before the sequence is committed.
+    fn point(&self, item: &Item, step: u64) -> Result<()> {
+        let mut ledger = Ledger::new(&self.files);
+        ledger.journal.header(layout::PENDING_DONE_AT, step);
+        if item.needs_cell() {
+            ledger.cell(item.space, item.hash, item.order);
+        }
+        let word = match item.word {
+            Some(word) => word,
+            None => ledger.word(Keymap::of(&self.files).vacancy(item.hash, &[])?),
+        };
+        ledger
+            .journal
+            .put(word, bucket::word(item.hash, item.place));
+        ledger.journal.commit(&self.files, &self.dir)?;
+        self.clear_stamp(word);
+        Ok(())
+    }
+
+    /// The accounts of a batch that is seen: one journalled step each, from step `done` on.
+    fn settle(&self, items: &[Item], done: u64, base: u64) -> Result<()> {
+        let mut step = 0;
+        let mut each = |make: &mut dyn FnMut(&mut Ledger<'_>) -> Result<()>| -> Result<()> {
+            step += 1;
+            if step <= done {
+                return Ok(());
+            }
+            let mut ledger = Ledger::new(&self.files);
+            make(&mut ledger)?;
+            ledger.journal.header(layout::PENDING_DONE_AT, base + step);
+            ledger.journal.commit(&self.files, &self.dir)
+        };
+        for (slot, (live, dead)) in rows_of(items) {
+            each(&mut |ledger| ledger.row(slot, live, dead))?;
+        }
+        for (space, (entries, volume)) in spaces_of(items) {
+            each(&mut |ledger| {
+                ledger.space(space, entries, volume);
+                Ok(())
+            })?;
+        }
+        for item in items {
+            if item.old.is_some_and(|old| old.apart.is_some()) {
+                each(&mut |ledger| {
+                    ledger.grave(item.old, item.seq);
+                    Ok(())
+                })?;
+            }
+            if let Some(id) = item.apart {
+                each(&mut |ledger| {
+                    if let Some(stream) = self.stream_of(id) {
+                        ledger.journal.header(stream, 0);
+                    }
+                    Ok(())
+                })?;
+            }
+            if !item.is_set {
+                each(&mut |ledger| self.unpoint(ledger, item.hash, item.place))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Clears the word that leads to a removed key's tombstone.
+    fn unpoint(&self, ledger: &mut Ledger<'_>, hash: u64, place: Place) -> Result<()> {
+        if let Some(word) = self.word_to(hash, place)? {
+            let used = self.files.header.get(layout::KEYMAP_USED_AT);
+            ledger
+                .journal
+                .header(layout::KEYMAP_USED_AT, used.saturating_sub(1));
+            ledger.journal.put(word, 0);
+        }
+        Ok(())
+    }
+
+    /// The address of the word that leads to `place`.
+    fn word_to(&self, hash: u64, place: Place) -> Result<Option<Address>> {
+        let keymap = Keymap::of(&self.files);
+        let mut found = None;
+        keymap.words(keymap.split().bucket(hash), |address, word| {
+            if is_whole(word) && bucket::place(word) == Some(place) {
+                found = Some(address);
+            }
+        })?;
+        Ok(found)
+    }
+
+    /// Removes the listed versions, by one record. Returns how many entries went.
+    pub(crate) fn kill(&self, proof: &mut Proof, victims: &[(u64, u64)]) -> Result<u64> {
+        if victims.is_empty() {
+            return Ok(0);
+        }
+        self.make_graves(proof, victims.len().min(layout::GRAVES as usize) as u64)?;
+        let value: Vec<u8> = victims
+            .iter()
+            .flat_map(|(hash, seq)| [hash.to_le_bytes(), seq.to_le_bytes()])
+            .flatten()
+            .collect();
+        let draft = Draft {
+            kind: Kind::Kill,
+            value: &value,
+            ..self.blank_draft()
+        };
+        let len = draft.len(false) as u64;
+        let room = self.room(proof, len, 1, true)?;
+        let seq = self.committed() + 1;
+        proof.dirty = true;
+        proof.scratch.clear();
+        draft.encode(
+            room.segment.seed,
+            room.at,
+            Standing {
+                seq,
+                order: seq,
+                batch: None,
+            },
+            &mut proof.scratch,
+        );
+        room.segment.write(room.at, &proof.scratch);
+        room.segment.write_summary(
+            room.index,
+            &Summary {
+                seq,
+                kind: draft.kind.into(),
+                hash: 0,
+                at: room.at,
+            },
+        );
+        let place = Place {
+            slot: room.segment.slot,
+            at: room.at,
+        };
+        // No count is foretold: entries go one by one.
+        self.decide(place, room.at + len, victims.len() as u64, u64::MAX, 0);
+        proof.dirty = false;
+        self.count(stat::BYTES_LOGGED, len);
+        self.roll_kill(victims, &room, place, len, seq, 0)
+    }
+
+    fn roll_kill(
+        &self,
+        victims: &[(u64, u64)],
+        room: &Room,
+        place: Place,
+        len: u64,
+        seq: u64,
+        done: u64,
+    ) -> Result<u64> {
+        if done == 0 {
+            let mut ledger = Ledger::new(&self.files);
+            ledger.journal.header(layout::PENDING_DONE_AT, 1);
+            ledger.tail(room, place, len, 1, place, seq);
+            ledger.journal.commit(&self.files, &self.dir)?;
+        }
+        let mut removed = 0;
+        for (n, &(hash, victim)) in victims
+            .iter()
+            .enumerate()
+            .skip(done.saturating_sub(1) as usize)
+        {
+            let mut ledger = Ledger::new(&self.files);
+            if let Some((address, old, space)) = self.version(hash, victim)? {
+                ledger.rows(None, Some(old))?;
+                ledger.space(space, -1, -(old.volume as i64));
+                ledger.grave(Some(old), seq);
+                let used = self.files.header.get(layout::KEYMAP_USED_AT);
+                ledger
+                    .journal
+                    .header(layout::KEYMAP_USED_AT, used.saturating_sub(1));
+                ledger.journal.put(address, 0);
+                removed += 1;
+            }
+            ledger.journal.header(layout::PENDING_DONE_AT, n as u64 + 2);
+            ledger.journal.commit(&self.files, &self.dir)?;
+        }
+        self.end_pending()?;
+        Ok(removed)
+    }
+
+    /// The word that leads to version `seq` of a key with `hash`, and what that version is.
+    fn version(&self, hash: u64, seq: u64) -> Result<Option<(Address, Replaced, u32)>> {
+        let keymap = Keymap::of(&self.files);
+        let mut words = Vec::new();
+        keymap.words(keymap.split().bucket(hash), |address, word| {
+            if is_whole(word) && bucket::may_be(word, hash) {
+                words.push((address, word));
+            }
+        })?;
+        for (address, word) in words {
+            let Some(place) = bucket::place(word) else {
+                continue;
+            };
+            let Some(segment) = self.segments.get(&self.files, &self.dir, place.slot)? else {
+                continue;
+            };
+            let Some(head) = segment.read_head(&self.dir, place.at)? else {
+                continue;
+            };
+            if head.seq == seq && head.kind == Kind::Set {
+                return Ok(Some((address, replaced(&head, place), head.options.space)));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Completes a batch or kill list whose maker died. Under the writer lock.
+    pub(crate) fn recover_pending(&self) -> Result<()> {
+        let header = &self.files.header;
+        let bits = header.get(layout::PENDING_AT);
+        if bits == 0 {
+            return Ok(());
+        }
+        let (end, len, seq) = (
+            header.get(layout::PENDING_END_AT),
+            header.get(layout::PENDING_LEN_AT),
+            header.get(layout::PENDING_SEQ_AT),
+        );
+        let done = header.get(layout::PENDING_DONE_AT);
+        let first = Place::from_bits(bits);
+        let Some(first) = first
+            .filter(|_| header.get(layout::PENDING_CHECK_AT) == pending_check(bits, end, len, seq))
+        else {
+            header.put(layout::SUSPECT_AT, 1);
+            header.put(layout::PENDING_AT, 0);
+            return Ok(());
+        };
+        let segment = self.segments.must_get(&self.files, &self.dir, first.slot)?;
+        let damaged =
+            |at: u64| self.damaged_record(&segment, at, "a record of a decided batch is damaged");
+        let mut buffer = Vec::new();
+        let Read::Whole(head) = segment.read(&self.dir, first.at, &mut buffer)? else {
+            return Err(damaged(first.at));
+        };
+        let is_kill = head.kind == Kind::Kill;
+        // The tail's count moved with the commit: count back when it did.
+        let moved = if is_kill { done >= 1 } else { done > len };
+        let index = header.get(layout::TAIL_COUNT_AT)
+            - if moved {
+                if is_kill { 1 } else { len }
+            } else {
+                0
+            };
+        let room = Room {
+            segment: std::sync::Arc::clone(&segment),
+            at: first.at,
+            index,
+        };
+        if is_kill {
+            let record =
+                Record::decode(&buffer, segment.seed, first.at).map_err(|_| damaged(first.at))?;
+            let victims: Vec<_> = record.kills().collect();
+            self.roll_kill(&victims, &room, first, head.len() as u64, head.seq, done)?;
+            return Ok(());
+        }
+        let mut items = Vec::new();
+        let mut at = first.at;
+        while at < end && (items.len() as u64) < len {
+            let Read::Whole(head) = segment.read(&self.dir, at, &mut buffer)? else {
+                return Err(damaged(at));
+            };
+            let key = buffer[head.key_at..][..head.key_len].to_vec();
+            items.push(self.item_of(
+                &head,
+                &key,
+                Place {
+                    slot: first.slot,
+                    at,
+                },
+                items.len() as u64 >= done,
+            )?);
+            at += head.len() as u64;
+        }
+        self.roll_forward(&items, &room, end - first.at, done)
+    }
+
+    /// A batch record read back from the log. `unpointed`: its key's word still leads to the old version.
+    fn item_of(&self, head: &Head, key: &[u8], place: Place, unpointed: bool) -> Result<Item> {
+        let hash = self.hash.of(head.options.space, key);
+        let new_apart = head.options.apart;
+        let mut old = None;
+        let mut word = None;
+        if let Some(previous) = Place::from_bits(head.options.previous) {
+            if let Some(segment) = self.segments.get(&self.files, &self.dir, previous.slot)?
+                && let Some(head) = segment.read_head(&self.dir, previous.at)?
+            {
+                old = Some(replaced(&head, previous).less(new_apart));
+            }
+            word = self.word_to(hash, if unpointed { previous } else { place })?;
+        }
+        Ok(Item {
+            space: head.options.space,
+            hash,
+            is_set: head.kind == Kind::Set,
+            place,
+            len: head.len() as u64,
+            volume: head.volume(),
+            order: head.order,
+            seq: head.seq,
+            apart: head.options.apart.map(|apart| apart.id),
+            old,
+            word,
+        })
+    }
+}
+
+fn replaced(head: &Head, place: Place) -> Replaced {
+    Replaced {
+        place,
+        len: head.len() as u64,
+        volume: head.volume(),
+        seq: head.seq,
+        order: head.order,
+        apart: head.options.apart.map(|apart| apart.id),
+    }
+}
+
+fn pending_check(first: u64, end: u64, len: u64, seq: u64) -> u64 {
+    [first, end, len, seq]
+        .iter()
+        .fold(0x6C61_7264_6572, |check: u64, word| {
+            (check.rotate_left(13) ^ word).wrapping_mul(0x9E37_79B9_7F4A_7C15)
+        })
+}
+
+/// Live bytes more or less, and the smallest sequence that died, by segment row.
+fn rows_of(items: &[Item]) -> BTreeMap<u16, (i64, u64)> {
+    let mut rows = BTreeMap::<u16, (i64, u64)>::new();
+    for item in items {
+        if item.is_set {
+            rows.entry(item.place.slot).or_default().0 += item.len as i64;
+        }
+        if let Some(old) = item.old {
+            let row = rows.entry(old.place.slot).or_default();
+            row.0 -= old.len as i64;
+            row.1 = if row.1 == 0 {
+                old.seq
+            } else {
+                row.1.min(old.seq)
+            };
+        }
+    }
+    rows
+}
+
+/// Entries and bytes more or less, by space.
+fn spaces_of(items: &[Item]) -> BTreeMap<u32, (i64, i64)> {
+    let mut spaces = BTreeMap::<u32, (i64, i64)>::new();
+    for item in items {
+        let space = spaces.entry(item.space).or_default();
+        if item.is_set {
+            space.0 += i64::from(item.is_new_entry());
+            space.1 += item.volume as i64;
+        } else {
+            space.0 -= 1;
+        }
+        space.1 -= item.old.map_or(0, |old| old.volume as i64);
+    }
+    spaces
+}
+
+impl Ledger<'_> {
+    /// A segment row's live bytes and smallest dead sequence.
+    fn row(&mut self, slot: u16, live: i64, dead: u64) -> Result<()> {
+        let at = row_at(slot, row::LIVE);
+        let now = self.files.segs.word(at.at)?.load(Ordering::Relaxed);
+        self.journal.put(at, now.saturating_add_signed(live));
+        let at = row_at(slot, row::DEAD_SEQ);
+        let now = self.files.segs.word(at.at)?.load(Ordering::Relaxed);
+        if dead != 0 && (now == 0 || dead < now) {
+            self.journal.put(at, dead);
+        }
+        Ok(())
+    }
+}
+
+impl Store {
+    /// The header words that end the stream of a change's value.
+    fn stream_pairs(&self, change: &Change) -> Vec<(u64, u64)> {
+        let id = change
+            .set
+            .as_ref()
+            .and_then(|payload| payload.apart)
+            .map(|apart| apart.id);
+        id.and_then(|id| self.stream_of(id))
+            .map(|at| (at, 0))
+            .into_iter()
+            .collect()
+    }
+
+    /// The file of a value that is being streamed or was.
+    pub(crate) fn value_file(id: u64) -> Name {
+        Name::Value(id)
+    }
+}

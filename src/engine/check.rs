@@ -1,0 +1,292 @@
+//! Verifying a store: every record, every word, every cell, every count against each other.
+//!
+//! Reads without the lock and reports; mends nothing. What changes while it looks is not called
+//! damage: counts are compared only when nothing was committed meanwhile.
+
+use std::path::PathBuf;
+
+use serde::Serialize;
+
+use crate::engine::store::Store;
+use crate::engine::walk::{Next, Walk};
+use crate::error::{Error, Result};
+use crate::format::bucket::{self, KNOWN_MASK, is_whole, known_hash};
+use crate::format::header::{Address, Shared, space};
+use crate::format::record::{Head, Kind};
+use crate::limits::SPACES_MAX;
+use crate::part::keymap::Keymap;
+use crate::part::order;
+use crate::part::segment::{Read, Segment};
+use crate::part::segments;
+
+/// Something that is not as it should be.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct Finding {
+    /// The file.
+    pub path: PathBuf,
+    /// The byte in it.
+    pub offset: u64,
+    /// What is wrong, as a sentence.
+    pub what: String,
+}
+
+/// What a check saw.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct CheckReport {
+    /// Everything wrong; empty when the store is sound.
+    pub findings: Vec<Finding>,
+    /// Records verified.
+    pub records: u64,
+    /// Bytes of records and value files verified.
+    pub bytes: u64,
+    /// Entries the keymap leads to.
+    pub entries: u64,
+}
+
+impl CheckReport {
+    /// Whether nothing is wrong.
+    #[must_use]
+    pub fn is_sound(&self) -> bool {
+        self.findings.is_empty()
+    }
+
+    fn add(&mut self, path: PathBuf, offset: u64, what: impl Into<String>) {
+        self.findings.push(Finding {
+            path,
+            offset,
+            what: what.into(),
+        });
+    }
+
+    fn add_error(&mut self, error: Error) -> Result<()> {
+        match error {
+            Error::Corrupt { path, offset, what } => {
+                self.add(path, offset, what);
+                Ok(())
+            }
+            other => Err(other),
+        }
+    }
+}
+
+impl Store {
+    /// Verifies everything. `watch` is told (bytes done, bytes in all).
+    pub(crate) fn check(&self, watch: &mut dyn FnMut(u64, u64)) -> Result<CheckReport> {
+        let mut report = CheckReport::default();
+        let before = self.committed();
+        let total = self.disk_bytes();
+        for slot in segments::slots(&self.files) {
+            match self.segments.must_get(&self.files, &self.dir, slot) {
+                Ok(segment) => self.check_segment(&segment, &mut report)?,
+                Err(error) => report.add_error(error)?,
+            }
+            watch(report.bytes.min(total), total);
+        }
+        let mut counts = [0_u64; SPACES_MAX];
+        self.check_words(&mut report, &mut counts)?;
+        let mut cells = [0_u64; SPACES_MAX];
+        self.check_cells(&mut report, &mut cells)?;
+        if self.committed() == before {
+            self.check_counts(&mut report, &counts, &cells);
+        }
+        watch(total, total);
+        Ok(report)
+    }
+
+    fn check_segment(
+        &self,
+        segment: &std::sync::Arc<Segment>,
+        report: &mut CheckReport,
+    ) -> Result<()> {
+        let path = self.dir.path_of(segment.name());
+        if let Some(size) = segment.cut_from {
+            report.add(
+                path.clone(),
+                segment.head.size,
+                format!("this segment is cut short: it should have {size} bytes"),
+            );
+        }
+        let end = self.end_of(segment.slot, segment.head.size);
+        let mut walk = Walk::new(segment, end);
+        let mut buffer = Vec::new();
+        while let Some(next) = walk.next(&self.dir)? {
+            match next {
+                Next::Damage { at, summary } => {
+                    let which = summary.map_or(String::new(), |summary| {
+                        format!(" (sequence {})", summary.seq)
+                    });
+                    report.add(
+                        path.clone(),
+                        at,
+                        format!("the header of a record{which} is damaged"),
+                    );
+                }
+                Next::Record { at, index, head } => {
+                    report.records += 1;
+                    report.bytes += head.len() as u64;
+                    if !matches!(segment.read(&self.dir, at, &mut buffer)?, Read::Whole(_)) {
+                        report.add(path.clone(), at, "the key or value of a record is damaged");
+                    }
+                    if segment
+                        .summary(index)
+                        .is_none_or(|summary| summary.at != at || summary.seq != head.seq)
+                    {
+                        report.add(
+                            path.clone(),
+                            at,
+                            "the footer's line for this record is damaged",
+                        );
+                    }
+                }
+            }
+        }
+        if end < segment.head.size && walk.at() != end {
+            report.add(path, walk.at(), "the log ends here, before its tail");
+        }
+        Ok(())
+    }
+
+    fn check_words(&self, report: &mut CheckReport, counts: &mut [u64; SPACES_MAX]) -> Result<()> {
+        let keymap = Keymap::of(&self.files);
+        let mut buffer = Vec::new();
+        let mut index = 0;
+        while index < keymap.split().buckets() {
+            let mut words = Vec::new();
+            if let Err(error) = keymap.words(index, |address, word| words.push((address, word))) {
+                report.add_error(error)?;
+            }
+            for (address, word) in words {
+                match self.check_word(index, address, word, &mut buffer) {
+                    Ok(Some(head)) => {
+                        counts[(head.options.space as usize).min(SPACES_MAX - 1)] += 1;
+                        report.entries += u64::from(head.options.space == 0);
+                        if let Some(apart) = head.options.apart {
+                            report.bytes += apart.len;
+                        }
+                    }
+                    Ok(None) => {}
+                    Err(error) => report.add_error(error)?,
+                }
+            }
+            index += 1;
+        }
+        Ok(())
+    }
+
+    fn check_word(
+        &self,
+        index: u64,
+        address: Address,
+        word: u64,
+        buffer: &mut Vec<u8>,
+    ) -> Result<Option<Head>> {
+        let region = if address.file == Shared::Keymap {
+            &self.files.keymap
+        } else {
+            &self.files.over
+        };
+        let wrong = |what: &str| Err(Error::corrupt(region.path(), address.at, what));
+        if !is_whole(word) {
+            return wrong("a word of the keymap is damaged");
+        }
+        let Some(place) = bucket::place(word) else {
+            return wrong("a word of the keymap names no place");
+        };
+        let segment = self.segments.must_get(&self.files, &self.dir, place.slot)?;
+        let read = segment.read(&self.dir, place.at, buffer)?;
+        let changed = || {
+            self.files
+                .load(&self.dir, address)
+                .is_ok_and(|now| now != word)
+        };
+        let Read::Whole(head) = read else {
+            if changed() {
+                return Ok(None);
+            }
+            return Err(self.damaged_record(&segment, place.at, "an entry's record is damaged"));
+        };
+        let key = &buffer[head.key_at..][..head.key_len];
+        let hash = self.hash.of(head.options.space, key);
+        let split = Keymap::of(&self.files).split();
+        let fits = head.kind == Kind::Set
+            && hash & KNOWN_MASK == known_hash(word, index)
+            && split.bucket(hash) == index;
+        if !fits && !changed() && head.kind == Kind::Set {
+            return wrong("a word of the keymap leads to another key's record");
+        }
+        if let Some(apart) = head.options.apart {
+            let mut value = Vec::new();
+            if self.read_apart(apart, &mut value)?.is_none() && !changed() {
+                return Err(Error::corrupt(
+                    self.dir.path_of(Store::value_file(apart.id)),
+                    0,
+                    "the file of a large value is missing",
+                ));
+            }
+        }
+        Ok(fits.then_some(head))
+    }
+
+    fn check_cells(&self, report: &mut CheckReport, cells: &mut [u64; SPACES_MAX]) -> Result<()> {
+        let mut buffer = Vec::new();
+        for which in 0..SPACES_MAX as u32 {
+            let mut last = None;
+            for index in 0..self.files.space(which, space::CELLS) {
+                let cell = match order::cell(&self.files, &self.dir, which, index) {
+                    Ok(Some(cell)) => cell,
+                    Ok(None) => break,
+                    Err(error) => {
+                        report.add_error(error)?;
+                        break;
+                    }
+                };
+                match self.find_cell(which, cell, &mut buffer) {
+                    Ok(Some(hit)) => {
+                        cells[which as usize] += 1;
+                        if last.is_some_and(|last| hit.head.order <= last) {
+                            report.add(
+                                self.dir.path().into(),
+                                index * 8,
+                                format!("the order list of space {which} is out of order"),
+                            );
+                        }
+                        last = Some(hit.head.order);
+                    }
+                    Ok(None) | Err(Error::Corrupt { .. }) => {}
+                    Err(error) => return Err(error),
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn check_counts(
+        &self,
+        report: &mut CheckReport,
+        counts: &[u64; SPACES_MAX],
+        cells: &[u64; SPACES_MAX],
+    ) {
+        if !report.findings.is_empty() {
+            // Damage elsewhere explains a difference.
+            return;
+        }
+        for which in 0..SPACES_MAX {
+            let said = self.files.space(which as u32, space::COUNT);
+            for (what, counted) in [
+                ("the keymap leads to", counts[which]),
+                ("the order list holds", cells[which]),
+            ] {
+                if counted != said {
+                    let path = self.dir.path_of(crate::format::name::Name::Header);
+                    report.add(
+                        path,
+                        0,
+                        format!("space {which} should have {said} entries, but {what} {counted}"),
+                    );
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,259 @@
+//! Large values: streamed into files of their own before the lock is taken, and buried after.
+//!
+//! Owns `*.tmp` and `*.val`. Holds: bytes are reserved before they are written; a value file goes
+//! only once the death of its record is durable, so that a prefix after power loss is whole.
+
+use std::fs::File;
+use std::io::Read;
+use std::sync::Arc;
+
+use crate::engine::store::{Proof, Store};
+use crate::error::{Error, Result};
+use crate::format::header as layout;
+use crate::format::name::Name;
+use crate::format::record::Apart;
+use crate::limits::STREAMS_MAX;
+use crate::part::writer_lock;
+
+/// Bytes reserved at a time.
+const RESERVE_STEP: u64 = 1 << 20;
+/// Bytes read from the caller's reader at a time.
+pub(crate) const CHUNK: usize = 256 * 1024;
+
+/// A value on its way into a file of its own. Dropped before its record is written: nothing stays.
+#[derive(Debug)]
+pub(crate) struct Stream {
+    store: Arc<Store>,
+    seat: u64,
+    pub(crate) id: u64,
+    name: Name,
+    file: File,
+    len: u64,
+    reserved: u64,
+    crc: crc32fast::Hasher,
+    kept: bool,
+}
+
+impl Stream {
+    pub(crate) fn begin(store: &Arc<Store>) -> Result<Stream> {
+        let header = &store.files.header;
+        header.disturb();
+        let id = header.add(layout::NEXT_FILE_AT, 1);
+        let seat = (0..STREAMS_MAX as u64).find(|&seat| {
+            let word = header.word(store.stream_at(seat));
+            word.compare_exchange(
+                0,
+                id,
+                std::sync::atomic::Ordering::AcqRel,
+                std::sync::atomic::Ordering::Relaxed,
+            )
+            .is_ok()
+        });
+        let Some(seat) = seat else {
+            let waited = std::time::Duration::ZERO;
+            return Err(Error::Busy {
+                holder_pid: 0,
+                held_since: None,
+                waited,
+                removed: 0,
+            });
+        };
+        let at = store.stream_at(seat);
+        header.put(at + 16, 0);
+        header.put(at + 8, writer_lock::name_of(&store.me));
+        let name = Name::Streaming(id);
+        match store.dir.create(name) {
+            Ok(file) => {
+                let crc = crc32fast::Hasher::new();
+                Ok(Stream {
+                    store: Arc::clone(store),
+                    seat,
+                    id,
+                    name,
+                    file,
+                    len: 0,
+                    reserved: 0,
+                    crc,
+                    kept: false,
+                })
+            }
+            Err(error) => {
+                header.put(at, 0);
+                Err(error)
+            }
+        }
+    }
+
+    pub(crate) fn write(&mut self, bytes: &[u8]) -> Result<()> {
+        let end = self.len + bytes.len() as u64;
+        if end > self.reserved {
+            let more = (end - self.reserved).next_multiple_of(RESERVE_STEP);
+            // What small values leave unused of their last step is no reason to refuse them.
+            self.store
+                .budget((end - self.reserved).next_multiple_of(4096))?;
+            self.reserved += more;
+            self.store
+                .files
+                .header
+                .put(self.store.stream_at(self.seat) + 16, self.reserved);
+        }
+        self.store
+            .dir
+            .write_at(self.name, &self.file, self.len, bytes)?;
+        self.crc.update(bytes);
+        self.len = end;
+        Ok(())
+    }
+
+    /// All is written: gives the file its name. `sync`: and waits until it is on the disk.
+    pub(crate) fn finish(&mut self, sync: bool) -> Result<Apart> {
+        if sync {
+            self.store.dir.sync(self.name, &self.file)?;
+        }
+        self.store.dir.rename(self.name, Name::Value(self.id))?;
+        self.name = Name::Value(self.id);
+        Ok(Apart {
+            id: self.id,
+            len: self.len,
+            crc: self.crc.clone().finalize(),
+        })
+    }
+
+    /// Its record is written.
+    pub(crate) fn keep(mut self) {
+        let header = &self.store.files.header;
+        header.add(layout::NAMES_AT, 1);
+        self.store.took(self.len.next_multiple_of(4096));
+        self.kept = true;
+    }
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        if self.kept || self.store.is_forked() {
+            return;
+        }
+        let at = self.store.stream_at(self.seat);
+        if self.store.files.header.get(at) == self.id {
+            // Whatever stays of it is removed by the next opener who finds nobody alive.
+            let _ = self.store.dir.remove(self.name);
+            self.store.files.header.put(at, 0);
+        }
+    }
+}
+
+impl Store {
+    /// Where the row of stream `seat` is in the header.
+    pub(crate) fn stream_at(&self, seat: u64) -> u64 {
+        layout::STREAMS_AT + seat % STREAMS_MAX as u64 * layout::STREAM_LEN
+    }
+
+    /// The row of the stream of file `id`.
+    pub(crate) fn stream_of(&self, id: u64) -> Option<u64> {
+        (0..STREAMS_MAX as u64)
+            .map(|seat| self.stream_at(seat))
+            .find(|&at| self.files.header.get(at) == id)
+    }
+
+    /// Bytes reserved for values being streamed in.
+    pub(crate) fn reserved_bytes(&self) -> u64 {
+        let header = &self.files.header;
+        (0..STREAMS_MAX as u64)
+            .map(|seat| self.stream_at(seat))
+            .filter(|&at| header.get(at) != 0)
+            .map(|at| header.get(at + 16).min(1 << 50))
+            .sum()
+    }
+
+    /// Removes what dead participants were streaming. Under the writer lock, after repair.
+    pub(crate) fn end_dead_streams(&self, is_dead: impl Fn(u64) -> bool) -> Result<()> {
+        let header = &self.files.header;
+        for at in (0..STREAMS_MAX as u64).map(|seat| self.stream_at(seat)) {
+            let id = header.get(at);
+            if id != 0 && is_dead(header.get(at + 8)) {
+                self.dir.remove(Name::Streaming(id))?;
+                self.dir.remove(Name::Value(id))?;
+                header.put(at, 0);
+            }
+        }
+        Ok(())
+    }
+
+    /// Sees to it that `more` dead value files find a grave.
+    pub(crate) fn make_graves(&self, proof: &mut Proof, more: u64) -> Result<()> {
+        let header = &self.files.header;
+        let used = || {
+            header
+                .get(layout::GRAVES_HEAD_AT)
+                .saturating_sub(header.get(layout::GRAVES_TAIL_AT))
+        };
+        if more == 0 || used() + more <= layout::GRAVES {
+            return Ok(());
+        }
+        self.sync_log()?;
+        self.bury(proof)
+    }
+
+    /// Dead value files that wait for their record's death to be durable.
+    pub(crate) fn graves(&self) -> u64 {
+        let header = &self.files.header;
+        header
+            .get(layout::GRAVES_HEAD_AT)
+            .saturating_sub(header.get(layout::GRAVES_TAIL_AT))
+    }
+
+    /// Removes the value files whose death is durable. Under the writer lock.
+    pub(crate) fn bury(&self, proof: &mut Proof) -> Result<()> {
+        let _ = proof;
+        let header = &self.files.header;
+        let durable = header.get(layout::DURABLE_AT);
+        while self.graves() > 0 {
+            let tail = header.get(layout::GRAVES_TAIL_AT);
+            let at = layout::GRAVES_AT + tail % layout::GRAVES * 16;
+            if header.get(at + 8) > durable {
+                break;
+            }
+            let name = Name::Value(header.get(at));
+            let bytes = self
+                .dir
+                .stat(name)?
+                .map_or(0, |stat| stat.len.next_multiple_of(4096));
+            self.dir.remove(name)?;
+            header.put(layout::GRAVES_TAIL_AT, tail + 1);
+            self.gave(bytes);
+        }
+        Ok(())
+    }
+
+    /// Reads a large value whole and verifies it; `None`: its file is gone, so the entry has changed.
+    pub(crate) fn read_apart(&self, apart: Apart, out: &mut Vec<u8>) -> Result<Option<()>> {
+        let name = Name::Value(apart.id);
+        let Some(file) = self.dir.open_to_read(name)? else {
+            return Ok(None);
+        };
+        let path = || self.dir.path_of(name);
+        let len = self.dir.stat_open(name, &file)?.len;
+        if len != apart.len {
+            return Err(Error::corrupt(
+                path(),
+                len,
+                format!("the value's file should have {} bytes", apart.len),
+            ));
+        }
+        out.reserve(len as usize);
+        let start = out.len();
+        (&file)
+            .take(len)
+            .read_to_end(out)
+            .map_err(|error| Error::io("reading", path(), error))?;
+        if out.len() - start != len as usize || crc32fast::hash(&out[start..]) != apart.crc {
+            out.truncate(start);
+            return Err(Error::corrupt(
+                path(),
+                0,
+                "the value's bytes are not what was written",
+            ));
+        }
+        Ok(Some(()))
+    }
+}

@@ -1,0 +1,370 @@
+//! Opening: who is alive, what is trusted, and what must be made or rebuilt first.
+//!
+//! Trust is decided under the gate, by an opener who finds nobody alive; with somebody alive the
+//! mapped files are what that process sees, so they are right. Does no work by the number of entries
+//! unless it must rebuild. DESIGN.md (open) has the cases.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::engine::create::{self, Identity};
+use crate::engine::rebuild;
+use crate::engine::store::{Held, Opened, Store};
+use crate::error::{Error, Result};
+use crate::format::bucket::Place;
+use crate::format::header as layout;
+use crate::format::name::Name;
+use crate::format::segment::{HeadFault, RECORDS_AT, SegmentHead};
+use crate::format::settings::Settings;
+use crate::os::clock::Clock;
+use crate::os::dir::Dir;
+use crate::os::host::{self, Home};
+use crate::os::lock::FileLock;
+use crate::part::participants;
+use crate::part::segment::Read;
+use crate::part::shared::{Files, Header};
+use crate::part::writer_lock;
+
+/// How a store is opened.
+pub(crate) struct Wish {
+    pub(crate) create: bool,
+    pub(crate) any_filesystem: bool,
+    pub(crate) clock: Arc<dyn Clock>,
+    /// Of a store that is made.
+    pub(crate) settings: Settings,
+    pub(crate) timeout: Option<Duration>,
+}
+
+/// What stands in the directory.
+enum There {
+    Nothing,
+    /// A header that is whole.
+    Store,
+    /// Segments, but no header that can be read.
+    Headless,
+}
+
+/// Opens the store in `path`, making or rebuilding it as needed.
+pub(crate) fn open(path: &Path, wish: &Wish) -> Result<Store> {
+    if !wish.create && !path.exists() {
+        return Err(Error::NotAStore {
+            path: path.into(),
+            what: "there is no such directory".into(),
+        });
+    }
+    let dir = Dir::open(path, wish.create)?;
+    let there = look(&dir)?;
+    if matches!(there, There::Nothing) && !wish.create {
+        return Err(create::refuse(&dir, "it is empty"));
+    }
+    if !wish.any_filesystem {
+        host::check_filesystem(&dir)?;
+    }
+    let gate = FileLock::take(&dir, Name::Gate, wish.timeout)?;
+    // Somebody may have made it while we waited.
+    let store = match look(&dir)? {
+        There::Nothing => make(dir, wish)?,
+        There::Headless => {
+            if participants::any_file_held(&dir)? {
+                return Err(Error::Moved {
+                    path: dir.path_of(Name::Header),
+                });
+            }
+            rebuild::rebuild(dir, None, wish)?
+        }
+        There::Store => enter(dir, wish)?,
+    };
+    // On a filesystem that may not share, one handle alone: the gate stays shut while it lives.
+    Ok(if wish.any_filesystem {
+        store.with_gate(gate)
+    } else {
+        store
+    })
+}
+
+/// Looks without changing a byte; refuses what is not ours, or is of a newer format.
+fn look(dir: &Dir) -> Result<There> {
+    if let Some(file) = dir.open_to_read(Name::Header)? {
+        let bytes = dir.read_at(Name::Header, &file, 0, 64)?;
+        let half = |at: usize| {
+            bytes
+                .get(at..at + 4)
+                .map_or(0, |b| u32::from_le_bytes(b.try_into().unwrap_or_default()))
+        };
+        if bytes.starts_with(layout::MAGIC) {
+            let crc_is_right = bytes.len() == 64 && half(48) == crc32fast::hash(&bytes[8..48]);
+            if crc_is_right && (half(8) != layout::FORMAT_VERSION || half(12) != 0) {
+                return Err(newer(dir, Name::Header, half(8)));
+            }
+            if crc_is_right {
+                return Ok(There::Store);
+            }
+            // Another version may check its header in another way: it says so in plain.
+            if half(8) != layout::FORMAT_VERSION && !any_segment_is_ours(dir)? {
+                return Err(newer(dir, Name::Header, half(8)));
+            }
+        }
+    }
+    let (ours, strangers) = dir.list()?;
+    if any_segment_is_ours(dir)? {
+        return Ok(There::Headless);
+    }
+    let leftovers = ours.iter().any(|name| matches!(name, Name::Gate));
+    let foreign_header = ours.contains(&Name::Header) && !leftovers;
+    let segments = ours
+        .iter()
+        .any(|name| matches!(name, Name::Segment(_) | Name::Value(_)));
+    if foreign_header || (segments && !leftovers) {
+        return Err(create::refuse(
+            dir,
+            "it has files with a store's names, but none is a store's",
+        ));
+    }
+    if !strangers.is_empty() && !leftovers {
+        let what = format!(
+            "it holds {} file(s) that are not a store's, {:?} among them; give an empty directory",
+            strangers.len(),
+            strangers[0]
+        );
+        return Err(create::refuse(dir, what));
+    }
+    Ok(There::Nothing)
+}
+
+fn newer(dir: &Dir, name: Name, version: u32) -> Error {
+    let what = format!(
+        "it is of format version {version}; this larder reads and writes version {}",
+        layout::FORMAT_VERSION
+    );
+    Error::Unsupported {
+        path: dir.path_of(name),
+        what,
+    }
+}
+
+fn any_segment_is_ours(dir: &Dir) -> Result<bool> {
+    let (mut ours, _) = dir.list()?;
+    ours.retain(|name| matches!(name, Name::Segment(_)));
+    let mut damaged = None;
+    for name in ours {
+        let Some(file) = dir.open_to_read(name)? else {
+            continue;
+        };
+        match SegmentHead::decode(&dir.read_at(name, &file, 0, RECORDS_AT as usize)?) {
+            Ok(_) => return Ok(true),
+            Err(HeadFault::Newer(version)) => return Err(newer(dir, name, version)),
+            Err(HeadFault::Damaged) => {
+                let head = dir.read_at(name, &file, 0, RECORDS_AT as usize)?;
+                if dir.stat(Name::Gate)?.is_some() && head.iter().any(|&byte| byte != 0) {
+                    damaged = Some(name);
+                }
+            }
+        }
+    }
+    match damaged {
+        None => Ok(false),
+        Some(name) => {
+            let what =
+                "the header of this segment is damaged, and no other says which store it is of";
+            Err(Error::corrupt(dir.path_of(name), 0, what))
+        }
+    }
+}
+
+fn make(dir: Dir, wish: &Wish) -> Result<Store> {
+    wish.settings.validate()?;
+    let [a, b, hash_seed] = host::random_words::<3>()?;
+    let mut uuid = [0; 16];
+    uuid[..8].copy_from_slice(&a.to_le_bytes());
+    uuid[8..].copy_from_slice(&b.to_le_bytes());
+    let identity = Identity {
+        uuid,
+        hash_seed,
+        created_ms: wish.clock.now_ms() / 1_000 * 1_000,
+    };
+    let files = create::files(&dir, &identity, &wish.settings)?;
+    let me = participants::join(&files.header, &dir)?;
+    let store = Store::new(Opened {
+        dir,
+        files,
+        me,
+        clock: Arc::clone(&wish.clock),
+    });
+    store.first_segment()?;
+    create::log_settings(&store, &wish.settings)?;
+    create::publish(&store.files, &store.dir)?;
+    Ok(store)
+}
+
+/// Opens a store whose header is whole.
+fn enter(dir: Dir, wish: &Wish) -> Result<Store> {
+    let Some(file) = dir.open_file(Name::Header)? else {
+        return Err(Error::Moved {
+            path: dir.path_of(Name::Header),
+        });
+    };
+    let header = Header::new(&dir, file)?;
+    // A copy has another inode: nobody lives in it, whatever its rows say.
+    let is_copy = header.get(layout::INODES_AT) != header.inode;
+    if !is_copy && participants::any_alive(&header, &dir)? {
+        let files = Files::open(&dir, header)?;
+        let me = participants::join(&files.header, &dir)?;
+        let store = Store::new(Opened {
+            dir,
+            files,
+            me,
+            clock: Arc::clone(&wish.clock),
+        });
+        if writer_lock::names_my_past(&store.files.header, &store.me) {
+            writer_lock::take_from_the_dead(&store.files.header, &store.me);
+            store.repair_and_give_back()?;
+        }
+        return Ok(store);
+    }
+    let home = Home::of(&dir);
+    let same_home = !is_copy && is_home(&header, &home);
+    let is_clean = header.get(layout::CLEAN_AT) == header.get(layout::COMMITTED_AT) + 1;
+    let is_quiet =
+        header.get(layout::QUIET_AT) == 0 || header.get(layout::QUIET_AT) == header.quiet();
+    let known = (same_home && is_quiet).then(|| header.get(layout::COMMITTED_AT));
+    if !(same_home || is_clean) || !is_quiet || header.get(layout::SUSPECT_AT) != 0 {
+        return rebuild::rebuild(dir, known, wish);
+    }
+    match try_enter(dir, header, same_home, wish)? {
+        Ok(store) => Ok(store),
+        Err(dir) => rebuild::rebuild(dir, known, wish),
+    }
+}
+
+fn is_home(header: &Header, home: &Home) -> bool {
+    home.mount_id != 0
+        && home.boot_id
+            == [
+                header.get(layout::BOOT_ID_AT),
+                header.get(layout::BOOT_ID_AT + 8),
+            ]
+        && home.mount_id == header.get(layout::MOUNT_ID_AT)
+}
+
+/// Enters an unattended store if all it says fits; else gives the directory back, to rebuild.
+fn try_enter(dir: Dir, header: Header, same_home: bool, wish: &Wish) -> Result<Result<Store, Dir>> {
+    let recorded: Vec<u64> = (0..layout::INODES as u64)
+        .map(|n| header.get(layout::INODES_AT + n * 8))
+        .collect();
+    let files = match Files::open(&dir, header) {
+        Ok(files) => files,
+        Err(Error::Corrupt { .. }) => return Ok(Err(dir)),
+        Err(error) => return Err(error),
+    };
+    let inodes = create::inodes(&files, &dir)?;
+    if same_home && recorded != inodes {
+        return Ok(Err(dir));
+    }
+    if !lengths_fit(&files, &dir)? {
+        return Ok(Err(dir));
+    }
+    let me = participants::join(&files.header, &dir)?;
+    let store = Store::new(Opened {
+        dir,
+        files,
+        me,
+        clock: Arc::clone(&wish.clock),
+    });
+    let header = &store.files.header;
+    writer_lock::take_from_the_dead(header, &store.me);
+    let repaired = store
+        .repair(true)
+        .and_then(|()| store.end_dead_streams(|_| true));
+    let fits =
+        repaired.is_ok() && header.get(layout::SUSPECT_AT) == 0 && store.last_record_fits()?;
+    writer_lock::give_back(header);
+    if !fits {
+        return store.into_dir().map(Err);
+    }
+    if header.settings().is_none() {
+        let settings = store.logged_settings()?;
+        header.put_settings(&settings);
+    }
+    create::settle_home(&store.files, &store.dir)?;
+    Ok(Ok(store))
+}
+
+fn lengths_fit(files: &Files, dir: &Dir) -> Result<bool> {
+    let header = &files.header;
+    let mut fits = files.keymap.len()?
+        >= header
+            .get(layout::KEYMAP_BYTES_AT)
+            .max(crate::format::bucket::BUCKET_LEN << 10)
+        && files.over.len()? >= header.get(layout::OVER_BYTES_AT)
+        && files.segs.len()? >= header.get(layout::SEGS_BYTES_AT);
+    for space in 0..crate::limits::SPACES_MAX as u32 {
+        match files.order(dir, space) {
+            Ok(Some(region)) => {
+                fits &= region.len()? >= files.space(space, layout::space::CELLS) * 8
+            }
+            Ok(None) => fits &= files.space(space, layout::space::CELLS) == 0,
+            Err(Error::Corrupt { .. }) => fits = false,
+            Err(error) => return Err(error),
+        }
+    }
+    let split = crate::part::keymap::Keymap::of(files).split();
+    fits &=
+        split.buckets() * crate::format::bucket::BUCKET_LEN <= header.get(layout::KEYMAP_BYTES_AT);
+    Ok(fits)
+}
+
+impl Store {
+    /// The record the header calls the last is whole, has the committed sequence, and ends at the tail.
+    fn last_record_fits(&self) -> Result<bool> {
+        let header = &self.files.header;
+        let (Some(tail), Some(last)) = (
+            Place::from_bits(header.get(layout::TAIL_AT)),
+            Place::from_bits(header.get(layout::LAST_AT)),
+        ) else {
+            return Ok(false);
+        };
+        let tail_segment = self.segments.get(&self.files, &self.dir, tail.slot);
+        if !matches!(tail_segment, Ok(Some(_))) {
+            return Ok(false);
+        }
+        let Ok(Some(segment)) = self.segments.get(&self.files, &self.dir, last.slot) else {
+            return Ok(false);
+        };
+        let mut buffer = Vec::new();
+        // A damaged value is no reason to rebuild: its header tells what is needed here.
+        let head = match segment.read(&self.dir, last.at, &mut buffer)? {
+            Read::Whole(head) => Some(head),
+            Read::Damaged(_) => segment.read_head(&self.dir, last.at)?,
+        };
+        let Some(head) = head else { return Ok(false) };
+        let ends = tail
+            == Place {
+                slot: last.slot,
+                at: last.at + head.len() as u64,
+            };
+        let rotated = tail.slot != last.slot
+            && tail.at == RECORDS_AT
+            && header.get(layout::TAIL_COUNT_AT) == 0;
+        Ok(head.seq == self.committed() && (ends || rotated))
+    }
+
+    fn repair_and_give_back(&self) -> Result<()> {
+        let repaired = self.repair(true);
+        writer_lock::give_back(&self.files.header);
+        repaired
+    }
+
+    /// Gives the directory back; the header says that it is not to be trusted.
+    fn into_dir(self) -> Result<Dir> {
+        self.files.header.put(layout::SUSPECT_AT, 1);
+        let path = self.dir.path().to_path_buf();
+        drop(self);
+        Dir::open(&path, false)
+    }
+
+    /// Locks for one call of the opener, who waits for nobody.
+    pub(crate) fn lock_now(&self) -> Result<Held<&Store>> {
+        Store::lock(self, None)
+    }
+}

@@ -1,0 +1,449 @@
+//! Finding an entry without a lock. DESIGN.md (get) has the argument, race by race.
+//!
+//! Trusts nothing: the whole key and the record's checksum decide, on a private copy. Never changes
+//! anything but an access stamp and the mark that something is damaged.
+
+use std::ops::ControlFlow;
+
+use crate::engine::store::Store;
+use crate::error::{Error, Result};
+use crate::format::bucket::{self, Place};
+use crate::format::header as layout;
+use crate::format::header::Address;
+use crate::format::name::Name;
+use crate::format::record::{Head, Kind, flag};
+use crate::format::segment::SUMMARY_HASH_MASK;
+use crate::limits::RETRIES_MAX;
+use crate::os::dir::Dir;
+use crate::part::keymap::{Keymap, Met};
+use crate::part::segment::{Read, Segment};
+
+/// An entry as it was found; its record's bytes are in the caller's buffer.
+#[derive(Clone, Copy)]
+pub(crate) struct Hit<'a> {
+    pub(crate) head: Head,
+    pub(crate) place: Place,
+    pub(crate) met: Met<'a>,
+}
+
+impl Hit<'_> {
+    pub(crate) fn address(&self) -> Address {
+        self.met.address
+    }
+
+    /// The key, in the buffer.
+    pub(crate) fn key<'b>(&self, buffer: &'b [u8]) -> &'b [u8] {
+        &buffer[self.head.key_at..][..self.head.key_len]
+    }
+
+    /// The value's bytes as they are stored, in the buffer.
+    pub(crate) fn value<'b>(&self, buffer: &'b [u8]) -> &'b [u8] {
+        &buffer[self.head.key_at + self.head.key_len..][..self.head.value_len]
+    }
+
+    /// Live while the expiry is after now.
+    pub(crate) fn is_expired(&self, now_ms: u64) -> bool {
+        self.head
+            .options
+            .expires_ms
+            .is_some_and(|expires| expires <= now_ms)
+    }
+}
+
+/// What a look-up for a writer finds.
+pub(crate) enum Found<'a> {
+    /// The newest version, whole.
+    Entry(Hit<'a>),
+    /// The key's newest version is damaged: its word may be written over.
+    Damaged(Address),
+    Nothing,
+}
+
+/// What a candidate word led to.
+enum Verdict<'a> {
+    Ours(Hit<'a>),
+    /// The key's word, but nobody may see an entry behind it.
+    Absent,
+    Other,
+    Changed,
+    /// The record is damaged; the word may be our key's (`true`: surely).
+    Damaged(Error, bool),
+}
+
+enum Outcome<'a> {
+    Hit(Hit<'a>),
+    Absent,
+    Again,
+    Damaged(Error, Address),
+}
+
+impl Store {
+    /// The newest visible version of a key; its record is copied into `buffer`.
+    #[inline]
+    pub(crate) fn find(
+        &self,
+        space: u32,
+        key: &[u8],
+        hash: u64,
+        buffer: &mut Vec<u8>,
+    ) -> Result<Option<Hit<'_>>> {
+        match self.search(space, key, hash, buffer)? {
+            Outcome::Hit(hit) => Ok(Some(hit)),
+            Outcome::Damaged(error, _) => Err(error),
+            _ => Ok(None),
+        }
+    }
+
+    /// As [`Store::find`], for a writer: a damaged version is no error, it can be written over.
+    pub(crate) fn find_to_write(
+        &self,
+        space: u32,
+        key: &[u8],
+        hash: u64,
+        buffer: &mut Vec<u8>,
+    ) -> Result<Found<'_>> {
+        match self.search(space, key, hash, buffer) {
+            Ok(Outcome::Hit(hit)) => Ok(Found::Entry(hit)),
+            Ok(Outcome::Damaged(_, address)) => Ok(Found::Damaged(address)),
+            Ok(_) => Ok(Found::Nothing),
+            // Damage that is nobody's for sure: the new version gets a word of its own.
+            Err(Error::Corrupt { path, .. })
+                if path != self.files.keymap.path() || self.chain_is_whole(hash) =>
+            {
+                Ok(Found::Nothing)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    fn chain_is_whole(&self, hash: u64) -> bool {
+        let keymap = Keymap::of(&self.files);
+        keymap.words(keymap.split().bucket(hash), |_, _| {}).is_ok()
+    }
+
+    #[inline]
+    fn search(
+        &self,
+        space: u32,
+        key: &[u8],
+        hash: u64,
+        buffer: &mut Vec<u8>,
+    ) -> Result<Outcome<'_>> {
+        let keymap = Keymap::of(&self.files);
+        for _ in 0..RETRIES_MAX {
+            let index = keymap.split().bucket(hash);
+            let mut unsure = None;
+            let found = keymap.probe(index, hash, |met, whole| {
+                if !whole {
+                    self.files.header.put(layout::SUSPECT_AT, 1);
+                    unsure = Some(self.damaged_word(met.address));
+                    return Ok(ControlFlow::Continue(()));
+                }
+                Ok(match self.judge(met, space, key, hash, buffer)? {
+                    Verdict::Ours(hit) => ControlFlow::Break(Outcome::Hit(hit)),
+                    Verdict::Absent => ControlFlow::Break(Outcome::Absent),
+                    Verdict::Changed => ControlFlow::Break(Outcome::Again),
+                    Verdict::Other => ControlFlow::Continue(()),
+                    Verdict::Damaged(error, true) => {
+                        ControlFlow::Break(Outcome::Damaged(error, met.address))
+                    }
+                    Verdict::Damaged(error, false) => {
+                        unsure = Some(error);
+                        ControlFlow::Continue(())
+                    }
+                })
+            });
+            match found? {
+                Some(Outcome::Again) => std::hint::spin_loop(),
+                Some(outcome) => return Ok(outcome),
+                None if keymap.split().bucket(hash) != index => {}
+                None => return unsure.map_or(Ok(Outcome::Absent), Err),
+            }
+        }
+        Err(Error::Busy {
+            holder_pid: 0,
+            held_since: None,
+            waited: std::time::Duration::ZERO,
+            removed: 0,
+        })
+    }
+
+    fn damaged_word(&self, address: Address) -> Error {
+        let region = if address.file == layout::Shared::Keymap {
+            &self.files.keymap
+        } else {
+            &self.files.over
+        };
+        Error::corrupt(
+            region.path(),
+            address.at,
+            "a word of the keymap is damaged; delete the derived files or let the next opener rebuild them",
+        )
+    }
+
+    /// What the word `met` means for the key.
+    #[inline]
+    fn judge<'a>(
+        &'a self,
+        met: Met<'a>,
+        space: u32,
+        key: &[u8],
+        hash: u64,
+        buffer: &mut Vec<u8>,
+    ) -> Result<Verdict<'a>> {
+        let Some(place) = bucket::place(met.word) else {
+            return Ok(Verdict::Damaged(self.damaged_word(met.address), false));
+        };
+        let segment = match self.segments.get(&self.files, &self.dir, place.slot) {
+            Ok(Some(segment)) => segment,
+            Ok(None) if !met.unchanged() => return Ok(Verdict::Changed),
+            Ok(None) => {
+                let what = format!("a record's segment (table row {}) is missing", place.slot);
+                return Ok(Verdict::Damaged(
+                    Error::corrupt(self.files.segs.path(), u64::from(place.slot) * 32, what),
+                    false,
+                ));
+            }
+            Err(error @ Error::Corrupt { .. }) => return Ok(Verdict::Damaged(error, false)),
+            Err(error) => return Err(error),
+        };
+        let head = match segment.read(&self.dir, place.at, buffer)? {
+            Read::Whole(head) => head,
+            Read::Damaged(_) if !met.unchanged() => return Ok(Verdict::Changed),
+            Read::Damaged(fault) => return Ok(self.judge_damage(segment, place, hash, fault)),
+        };
+        let hit = Hit { head, place, met };
+        if head.options.space != space
+            || hit.key(buffer) != key
+            || !matches!(head.kind, Kind::Set | Kind::Delete)
+        {
+            return Ok(if met.unchanged() {
+                Verdict::Other
+            } else {
+                Verdict::Changed
+            });
+        }
+        // The record first, what is committed after it: see DESIGN.md (batch).
+        if head.flags & flag::BATCH != 0 && head.seq > self.committed() {
+            return self.judge_previous(hit, space, key, buffer);
+        }
+        if !met.unchanged() {
+            return Ok(Verdict::Changed);
+        }
+        Ok(if head.kind == Kind::Set {
+            Verdict::Ours(hit)
+        } else {
+            Verdict::Absent
+        })
+    }
+
+    /// The version a batch not yet committed will replace.
+    fn judge_previous<'a>(
+        &'a self,
+        hit: Hit<'a>,
+        space: u32,
+        key: &[u8],
+        buffer: &mut Vec<u8>,
+    ) -> Result<Verdict<'a>> {
+        let previous = Place::from_bits(hit.head.options.previous);
+        let verdict = match previous {
+            None => Verdict::Absent,
+            Some(place) => match self.segments.get(&self.files, &self.dir, place.slot)? {
+                None => Verdict::Changed,
+                Some(segment) => match segment.read(&self.dir, place.at, buffer)? {
+                    Read::Damaged(fault) => Verdict::Damaged(
+                        self.damaged_record(segment, place.at, &format!("{fault:?} of a record")),
+                        true,
+                    ),
+                    Read::Whole(head) => {
+                        let previous = Hit {
+                            head,
+                            place,
+                            met: hit.met,
+                        };
+                        let ours = head.options.space == space
+                            && previous.key(buffer) == key
+                            && head.kind == Kind::Set;
+                        if ours {
+                            Verdict::Ours(previous)
+                        } else {
+                            Verdict::Changed
+                        }
+                    }
+                },
+            },
+        };
+        Ok(if hit.met.unchanged() && hit.head.seq > self.committed() {
+            verdict
+        } else {
+            Verdict::Changed
+        })
+    }
+
+    /// Whose record was damaged: the footer may tell.
+    #[cold]
+    fn judge_damage(
+        &self,
+        segment: &Segment,
+        place: Place,
+        hash: u64,
+        fault: crate::format::record::Fault,
+    ) -> Verdict<'static> {
+        let error = self.damaged_record(
+            segment,
+            place.at,
+            &format!(
+                "the record's {} is not what was written",
+                match fault {
+                    crate::format::record::Fault::Body => "key or value",
+                    _ => "header",
+                }
+            ),
+        );
+        match summary_of(segment, place.at) {
+            Some(summary) if summary.hash != hash & SUMMARY_HASH_MASK => Verdict::Other,
+            Some(_) => Verdict::Damaged(error, true),
+            None => Verdict::Damaged(error, false),
+        }
+    }
+
+    pub(crate) fn damaged_record(&self, segment: &Segment, at: u64, what: &str) -> Error {
+        Error::corrupt(self.dir.path_of(segment.name()), at, what)
+    }
+
+    /// The entry behind an order cell, if it is still that entry; its record is copied into `buffer`.
+    pub(crate) fn find_cell(
+        &self,
+        space: u32,
+        cell: crate::part::order::Cell,
+        buffer: &mut Vec<u8>,
+    ) -> Result<Option<Hit<'_>>> {
+        let keymap = Keymap::of(&self.files);
+        for _ in 0..RETRIES_MAX {
+            let index = keymap.split().bucket(cell.hash);
+            let mut damage = None;
+            let found = keymap.probe(index, cell.hash, |met, whole| {
+                if !whole {
+                    return Ok(ControlFlow::Continue(()));
+                }
+                Ok(match self.judge_cell(met, space, cell, buffer)? {
+                    Verdict::Ours(hit) => ControlFlow::Break(Outcome::Hit(hit)),
+                    Verdict::Absent => ControlFlow::Break(Outcome::Absent),
+                    Verdict::Changed => ControlFlow::Break(Outcome::Again),
+                    Verdict::Other => ControlFlow::Continue(()),
+                    Verdict::Damaged(error, _) => {
+                        damage = Some(error);
+                        ControlFlow::Continue(())
+                    }
+                })
+            })?;
+            match found {
+                Some(Outcome::Hit(hit)) => return Ok(Some(hit)),
+                Some(Outcome::Again) => std::hint::spin_loop(),
+                Some(_) => return Ok(None),
+                None if keymap.split().bucket(cell.hash) != index => {}
+                None => return damage.map_or(Ok(None), Err),
+            }
+        }
+        Err(Error::Busy {
+            holder_pid: 0,
+            held_since: None,
+            waited: std::time::Duration::ZERO,
+            removed: 0,
+        })
+    }
+
+    fn judge_cell<'a>(
+        &'a self,
+        met: Met<'a>,
+        space: u32,
+        cell: crate::part::order::Cell,
+        buffer: &mut Vec<u8>,
+    ) -> Result<Verdict<'a>> {
+        let Some(place) = bucket::place(met.word) else {
+            return Ok(Verdict::Other);
+        };
+        let Some(segment) = self.segments.get(&self.files, &self.dir, place.slot)? else {
+            return Ok(if met.unchanged() {
+                Verdict::Other
+            } else {
+                Verdict::Changed
+            });
+        };
+        let head = match segment.read(&self.dir, place.at, buffer)? {
+            Read::Whole(head) => head,
+            Read::Damaged(_) if !met.unchanged() => return Ok(Verdict::Changed),
+            // Its order cannot be read, so this may be the cell's entry: better told twice than never.
+            Read::Damaged(_) => {
+                return Ok(Verdict::Damaged(
+                    self.damaged_record(segment, place.at, "a record is damaged"),
+                    false,
+                ));
+            }
+        };
+        let hit = Hit { head, place, met };
+        let same_entry =
+            |head: &Head| head.options.space == space && head.order as u32 == cell.order_low;
+        if head.flags & flag::BATCH != 0 && head.seq > self.committed() {
+            let key = hit.key(buffer).to_vec();
+            return Ok(match self.judge_previous(hit, space, &key, buffer)? {
+                Verdict::Ours(hit) if !same_entry(&hit.head) => Verdict::Other,
+                Verdict::Absent => Verdict::Other,
+                verdict => verdict,
+            });
+        }
+        if !met.unchanged() {
+            return Ok(Verdict::Changed);
+        }
+        if !same_entry(&head) || head.kind != Kind::Set {
+            return Ok(Verdict::Other);
+        }
+        Ok(Verdict::Ours(hit))
+    }
+
+    /// Entries in a space, as one moment saw them.
+    pub(crate) fn entries(&self, space: u32) -> u64 {
+        let header = &self.files.header;
+        loop {
+            let pending = header.get(layout::PENDING_AT);
+            let count = if space == MAIN
+                && pending != 0
+                && self.committed() >= header.get(layout::PENDING_SEQ_AT)
+            {
+                header.get(layout::PENDING_COUNT_AT)
+            } else {
+                self.files.space(space, layout::space::COUNT)
+            };
+            if header.get(layout::PENDING_AT) == pending {
+                return count;
+            }
+        }
+    }
+
+    /// Whether a large value's file is the one its record names.
+    pub(crate) fn value_name(head: &Head) -> Option<Name> {
+        head.options.apart.map(|apart| Name::Value(apart.id))
+    }
+
+    pub(crate) fn dir(&self) -> &Dir {
+        &self.dir
+    }
+}
+
+const MAIN: u32 = crate::engine::store::MAIN_SPACE;
+
+/// The footer's line for the record at `at`, by binary search: offsets grow with the index.
+pub(crate) fn summary_of(segment: &Segment, at: u64) -> Option<crate::format::segment::Summary> {
+    let (mut low, mut high) = (0, segment.head.size / crate::format::segment::SUMMARY_LEN);
+    while low < high {
+        let middle = low + (high - low) / 2;
+        // Blank or damaged ones count as past the end; a line next to it is still found below.
+        match segment.summary(middle) {
+            Some(summary) if summary.at <= at => low = middle + 1,
+            _ => high = middle,
+        }
+    }
+    let near = low.saturating_sub(2)..low + 2;
+    near.filter_map(|index| segment.summary(index))
+        .find(|summary| summary.at == at)
+}

@@ -1,0 +1,100 @@
+//! What a dead holder of the writer lock left: completed or dropped whole, before anything else.
+//!
+//! Idempotent: killed in the middle, the next holder does it again. Never looks at entries that were
+//! not being changed.
+
+use crate::engine::store::{Store, stat};
+use crate::error::Result;
+use crate::format::bucket::Place;
+use crate::format::header as layout;
+use crate::format::name::Name;
+use crate::format::record;
+use crate::format::segment::{SUMMARY_LEN, Summary};
+use crate::part::journal::{self, Left};
+use crate::part::keymap::Keymap;
+use crate::part::segment::Segment;
+use crate::part::segments;
+
+impl Store {
+    /// Repairs under the writer lock. `garbage`: there may be bytes past the tail.
+    pub(crate) fn repair(&self, garbage: bool) -> Result<()> {
+        let header = &self.files.header;
+        if journal::recover(&self.files, &self.dir)? == Left::Damaged {
+            header.put(layout::SUSPECT_AT, 1);
+        }
+        Keymap::of(&self.files).recover()?;
+        self.recover_pending()?;
+        self.remove_unmade_segment()?;
+        if garbage {
+            self.blank_past_tail()?;
+        }
+        self.count(stat::REPAIRS, 1);
+        Ok(())
+    }
+
+    /// A segment whose maker died before it had a row.
+    fn remove_unmade_segment(&self) -> Result<()> {
+        let header = &self.files.header;
+        let id = header.get(layout::MAKING_AT);
+        if id == 0 {
+            return Ok(());
+        }
+        for slot in segments::slots(&self.files) {
+            if segments::id_of(&self.files, slot)? == id {
+                header.put(layout::MAKING_AT, 0);
+                return Ok(());
+            }
+        }
+        self.dir.remove(Name::Segment(id))?;
+        header.put(layout::MAKING_AT, 0);
+        Ok(())
+    }
+
+    /// Bytes a dead writer stored past the tail must never be taken for records: its next ones could
+    /// stand exactly where a shorter record of ours ends.
+    fn blank_past_tail(&self) -> Result<()> {
+        let header = &self.files.header;
+        let Some(tail) = Place::from_bits(header.get(layout::TAIL_AT)) else {
+            return Ok(());
+        };
+        let Some(segment) = self.segments.get(&self.files, &self.dir, tail.slot)? else {
+            return Ok(());
+        };
+        let front = header.get(layout::FRONT_AT).min(segment.head.size);
+        let back = header.get(layout::BACK_AT).min(segment.head.size);
+        let index = header.get(layout::TAIL_COUNT_AT);
+        if tail.at + record::HEAD_LEN as u64 <= front {
+            let end = garbage_end(segment, self, tail.at, front)?;
+            segment.blank(tail.at, end);
+        }
+        let mut last = index;
+        while (last + 1) * SUMMARY_LEN <= back && segment.has_summary_bytes(last) {
+            last += 1;
+        }
+        for index in (index..last).rev() {
+            let at = Summary::position(segment.head.size, index);
+            segment.blank(at, at + SUMMARY_LEN);
+        }
+        Ok(())
+    }
+}
+
+/// Where the bytes a dead writer stored from `at` on end, at the latest.
+fn garbage_end(segment: &Segment, store: &Store, at: u64, front: u64) -> Result<u64> {
+    let mut end = at;
+    loop {
+        if end + record::HEAD_LEN as u64 > front || (end == at && segment.is_blank(at)) {
+            return Ok(end.min(front));
+        }
+        match segment.read_head(store.dir(), end)? {
+            Some(head) if end + head.len() as u64 <= front => end += head.len() as u64,
+            // A torn one: nothing was stored behind its fixed part and options.
+            _ => {
+                return Ok((end
+                    + (record::HEAD_LEN + record::OPTIONS_MAX + crate::limits::TAGS_MAX * 4)
+                        as u64)
+                    .min(front));
+            }
+        }
+    }
+}

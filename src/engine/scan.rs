@@ -1,0 +1,343 @@
+//! The whole log, read once: every version of every key, and where the log ends.
+//!
+//! Reads and decides; writes nothing. The rule of the end: records at or below what is known to be
+//! durable are the log whatever happened to one of them; above it, the first one missing ends it, and
+//! a batch without its end is dropped whole.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use crate::engine::walk::{Next, Walk};
+use crate::error::Result;
+use crate::format::bucket::Place;
+use crate::format::record::{Head, Kind, Record, flag};
+use crate::format::seed::KeyHash;
+use crate::format::segment::{Summary, SummaryKind};
+use crate::os::dir::Dir;
+use crate::part::segment::{Read, Segment};
+
+/// What a version does to its key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum SeenKind {
+    Set,
+    Delete,
+    /// Kill lists and marks.
+    Other,
+}
+
+/// One version of a key, as the log has it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Seen {
+    pub(crate) hash: u64,
+    pub(crate) seq: u64,
+    pub(crate) order: u64,
+    pub(crate) place: Place,
+    pub(crate) len: u64,
+    pub(crate) volume: u64,
+    pub(crate) apart: Option<u64>,
+    pub(crate) space: u32,
+    pub(crate) kind: SeenKind,
+    pub(crate) is_damaged: bool,
+    /// In a batch that ends with a later record.
+    is_open: bool,
+}
+
+/// What the log holds.
+#[derive(Debug, Default)]
+pub(crate) struct Scan {
+    pub(crate) seen: Vec<Seen>,
+    /// By hash: every version up to this sequence is removed by a kill list.
+    pub(crate) kills: HashMap<u64, u64>,
+    /// The newest sequence of the log.
+    pub(crate) end_seq: u64,
+    /// Something below the end is missing without a trace.
+    pub(crate) has_losses: bool,
+}
+
+/// Reads the segments, oldest first. `known`: see `rebuild`.
+pub(crate) fn scan(
+    dir: &Dir,
+    segments: &[Arc<Segment>],
+    hash: &KeyHash,
+    known: Option<u64>,
+) -> Result<Scan> {
+    let mut all: Vec<Seen> = Vec::new();
+    let mut marks = 0;
+    for segment in segments {
+        let seen = read_segment(dir, segment, hash, &mut marks)?;
+        if let Some(first) = seen.first() {
+            // Whatever an older segment holds from here on was never acknowledged.
+            let begin = segment.head.first_seq.min(first.seq);
+            while all.last().is_some_and(|last| last.seq >= begin) {
+                all.pop();
+            }
+            all.extend(seen);
+        }
+    }
+    let known = known.unwrap_or(0).max(marks);
+    let mut scan = Scan::default();
+    cut(dir, segments, &mut all, known, &mut scan)?;
+    drop_open_batch(&mut all, &mut scan);
+    scan.kills = kills(dir, segments, &all)?;
+    scan.seen = all;
+    scan.seen.retain(|seen| seen.kind != SeenKind::Other);
+    Ok(scan)
+}
+
+fn read_segment(
+    dir: &Dir,
+    segment: &Arc<Segment>,
+    hash: &KeyHash,
+    marks: &mut u64,
+) -> Result<Vec<Seen>> {
+    let mut walk = Walk::new(segment, segment.head.size);
+    let mut seen: Vec<Seen> = Vec::new();
+    let mut expected = segment.head.first_seq;
+    let mut buffer = Vec::new();
+    while let Some(next) = walk.next(dir)? {
+        let one = match next {
+            Next::Record { at, index, head } => {
+                // The rest of an older attempt, behind a log that ended here.
+                if head.seq != expected {
+                    break;
+                }
+                let place = Place {
+                    slot: segment.slot,
+                    at,
+                };
+                if head.kind == Kind::Mark
+                    && let Read::Whole(_) = segment.read(dir, at, &mut buffer)?
+                    && let Ok(record) = Record::decode(&buffer, segment.seed, at)
+                {
+                    *marks = (*marks).max(record.durable_seq().min(head.seq));
+                }
+                of_record(
+                    &head,
+                    place,
+                    key_hash(dir, segment, &head, (at, index), hash, &mut buffer)?,
+                    walk.at() - at,
+                )
+            }
+            Next::Damage { at, summary } => {
+                if summary.is_some_and(|summary| summary.seq != expected) {
+                    break;
+                }
+                of_damage(
+                    summary,
+                    Place {
+                        slot: segment.slot,
+                        at,
+                    },
+                    expected,
+                    walk.at() - at,
+                )
+            }
+        };
+        expected = one.seq + 1;
+        seen.push(one);
+    }
+    Ok(seen)
+}
+
+/// The hash of a record's key; a footer that says otherwise means the key's bytes are damaged.
+fn key_hash(
+    dir: &Dir,
+    segment: &Arc<Segment>,
+    head: &Head,
+    (at, index): (u64, u64),
+    hash: &KeyHash,
+    buffer: &mut Vec<u8>,
+) -> Result<KeyHashed> {
+    if !matches!(head.kind, Kind::Set | Kind::Delete) {
+        return Ok(KeyHashed {
+            hash: 0,
+            is_damaged: false,
+        });
+    }
+    buffer.clear();
+    let start = at + head.key_at as u64;
+    let (from, to) = (
+        start / 8 * 8,
+        (start + head.key_len as u64).next_multiple_of(8),
+    );
+    segment.copy_range(dir, from, to, buffer)?;
+    let key = &buffer[(start - from) as usize..][..head.key_len];
+    let found = hash.of(head.options.space, key);
+    match segment.summary(index).filter(|summary| summary.at == at) {
+        Some(summary) if summary.hash != found & crate::format::segment::SUMMARY_HASH_MASK => {
+            Ok(KeyHashed {
+                hash: summary.hash,
+                is_damaged: true,
+            })
+        }
+        _ => Ok(KeyHashed {
+            hash: found,
+            is_damaged: false,
+        }),
+    }
+}
+
+struct KeyHashed {
+    hash: u64,
+    is_damaged: bool,
+}
+
+fn of_record(head: &Head, place: Place, key: KeyHashed, len: u64) -> Seen {
+    Seen {
+        hash: key.hash,
+        seq: head.seq,
+        order: head.order,
+        place,
+        len,
+        volume: head.volume(),
+        apart: head.options.apart.map(|apart| apart.id),
+        space: head.options.space,
+        kind: match head.kind {
+            Kind::Set => SeenKind::Set,
+            Kind::Delete => SeenKind::Delete,
+            Kind::Kill | Kind::Mark => SeenKind::Other,
+        },
+        is_damaged: key.is_damaged,
+        is_open: head.flags & (flag::BATCH | flag::BATCH_END) == flag::BATCH,
+    }
+}
+
+fn of_damage(summary: Option<Summary>, place: Place, seq: u64, len: u64) -> Seen {
+    Seen {
+        hash: summary.map_or(0, |summary| summary.hash),
+        seq,
+        order: seq,
+        place,
+        len,
+        volume: 0,
+        apart: None,
+        space: 0,
+        kind: match summary.map(|summary| summary.kind) {
+            Some(SummaryKind::Set) => SeenKind::Set,
+            Some(SummaryKind::Delete) => SeenKind::Delete,
+            Some(SummaryKind::Other) | None => SeenKind::Other,
+        },
+        is_damaged: true,
+        is_open: false,
+    }
+}
+
+/// Ends the log at the first record above `known` that is missing or damaged.
+fn cut(
+    dir: &Dir,
+    segments: &[Arc<Segment>],
+    all: &mut Vec<Seen>,
+    known: u64,
+    scan: &mut Scan,
+) -> Result<()> {
+    let mut buffer = Vec::new();
+    let mut end = all.len();
+    let mut last = all.first().map_or(0, |first| first.seq - 1);
+    for (n, seen) in all.iter().enumerate() {
+        if seen.seq > last + 1 {
+            scan.has_losses = true;
+            if last + 1 > known {
+                end = n;
+                break;
+            }
+        }
+        if seen.seq > known {
+            let segment = &segments[usize::from(seen.place.slot) - 1];
+            let is_whole = !seen.is_damaged
+                && matches!(
+                    segment.read(dir, seen.place.at, &mut buffer)?,
+                    Read::Whole(_)
+                );
+            if !is_whole {
+                end = n;
+                break;
+            }
+        }
+        last = seen.seq;
+    }
+    all.truncate(end);
+    scan.end_seq = last.max(known.min(u64::MAX >> 16));
+    if last < known {
+        scan.has_losses = true;
+    }
+    Ok(())
+}
+
+fn drop_open_batch(all: &mut Vec<Seen>, scan: &mut Scan) {
+    while all.last().is_some_and(|last| last.is_open) {
+        all.pop();
+        scan.end_seq = all.last().map_or(0, |last| last.seq);
+    }
+}
+
+/// What kill lists remove. A damaged list still tells by each pair that fits a record.
+fn kills(dir: &Dir, segments: &[Arc<Segment>], all: &[Seen]) -> Result<HashMap<u64, u64>> {
+    let mut kills = HashMap::new();
+    let lists: Vec<&Seen> = all
+        .iter()
+        .filter(|seen| seen.kind == SeenKind::Other)
+        .collect();
+    if lists.is_empty() {
+        return Ok(kills);
+    }
+    let mut by_seq: HashMap<u64, u64> = HashMap::new();
+    let mut hashes: std::collections::HashSet<u64> = std::collections::HashSet::new();
+    let mut kill = |hash: u64, seq: u64| {
+        let entry = kills.entry(hash).or_insert(seq);
+        *entry = (*entry).max(seq);
+    };
+    let mut buffer = Vec::new();
+    for list in lists {
+        let segment = &segments[usize::from(list.place.slot) - 1];
+        if let Read::Whole(head) = segment.read(dir, list.place.at, &mut buffer)? {
+            if head.kind == Kind::Kill
+                && let Ok(record) = Record::decode(&buffer, segment.seed, list.place.at)
+            {
+                record.kills().for_each(|(hash, seq)| kill(hash, seq));
+            }
+            continue;
+        }
+        if by_seq.is_empty() {
+            by_seq = all
+                .iter()
+                .filter(|seen| seen.kind == SeenKind::Set)
+                .map(|seen| (seen.seq, seen.hash))
+                .collect();
+            hashes = by_seq.values().copied().collect();
+        }
+        buffer.clear();
+        let start = list.place.at + crate::format::record::HEAD_LEN as u64;
+        let end = (list.place.at + list.len)
+            .min(start + (1 << 20))
+            .min(segment.head.size);
+        segment.copy_range(dir, start, end.max(start), &mut buffer)?;
+        for pair in buffer.as_chunks::<16>().0 {
+            let hash = u64::from_le_bytes(pair[..8].try_into().unwrap_or_default());
+            let seq = u64::from_le_bytes(pair[8..].try_into().unwrap_or_default());
+            if hashes.contains(&hash) {
+                kill(hash, list.seq - 1);
+            } else if let Some(&hash) = by_seq
+                .get(&seq)
+                .filter(|_| seq < list.seq && hash.count_ones() > 0)
+            {
+                kill(hash, seq);
+            }
+        }
+    }
+    Ok(kills)
+}
+
+/// A version's full key.
+pub(crate) fn key_of(dir: &Dir, segment: &Arc<Segment>, seen: &Seen) -> Result<Vec<u8>> {
+    let Some(head) = segment.read_head(dir, seen.place.at)? else {
+        return Ok(Vec::new());
+    };
+    let mut buffer = Vec::new();
+    let start = seen.place.at + head.key_at as u64;
+    let (from, to) = (
+        start / 8 * 8,
+        (start + head.key_len as u64).next_multiple_of(8),
+    );
+    segment.copy_range(dir, from, to, &mut buffer)?;
+    Ok(buffer[(start - from) as usize..][..head.key_len].to_vec())
+}

@@ -1,0 +1,46 @@
+//! The store's settings: an entry of the inner space, and the header words that follow it.
+//!
+//! Owns: where they are kept and how they change for all processes at once.
+
+use crate::engine::store::{INNER_SPACE, Proof, Store};
+use crate::error::{Error, Result};
+use crate::format::header as layout;
+use crate::format::name::Name;
+use crate::format::record::Draft;
+use crate::format::settings::Settings;
+use crate::part::shared::settings_pairs;
+
+/// The inner key of the settings.
+pub(crate) const KEY: &[u8] = b"settings";
+
+impl Store {
+    /// The settings as they are now.
+    pub(crate) fn settings(&self) -> Result<Settings> {
+        self.files.header.settings().ok_or_else(|| {
+            Error::corrupt(
+                self.dir.path_of(Name::Header),
+                layout::SETTINGS_AT,
+                "the settings are damaged; the next opener alone reads them from the log",
+            )
+        })
+    }
+
+    /// Writes the settings to the log, and with it to the header.
+    pub(crate) fn write_settings(&self, proof: &mut Proof, settings: &Settings) -> Result<()> {
+        settings.validate()?;
+        let text = settings.to_text();
+        let draft = Draft {
+            value_kind: 1,
+            space: INNER_SPACE,
+            key: KEY,
+            value: text.as_bytes(),
+            ..self.blank_draft()
+        };
+        self.put(
+            proof,
+            self.hash.of(INNER_SPACE, KEY),
+            &draft,
+            &settings_pairs(settings),
+        )
+    }
+}

@@ -1,0 +1,309 @@
+//! One handle on one store: what it holds, how its writer lock is had, and what it leaves behind.
+//!
+//! Owns: the handle's parts and the lock guard. Never looks inside a record.
+
+use std::ops::Deref;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use crate::error::{Error, Result};
+use crate::format::header as layout;
+use crate::format::name::Name;
+use crate::format::seed::KeyHash;
+use crate::os::clock::Clock;
+use crate::os::dir::Dir;
+use crate::os::lock::FileLock;
+use crate::os::raw;
+use crate::part::participants::Me;
+use crate::part::segments::Segments;
+use crate::part::shared::{Files, setting};
+use crate::part::writer_lock::{self, Taken};
+
+/// The cache's own entries.
+pub(crate) const MAIN_SPACE: u32 = 0;
+/// Settings, tag names, queue counters: entries like others, but not the caller's.
+pub(crate) const INNER_SPACE: u32 = 1;
+
+/// A handle's parts.
+pub(crate) struct Store {
+    // Fixed at open.
+    pub(crate) dir: Dir,
+    pub(crate) uuid: [u8; 16],
+    pub(crate) hash_seed: u64,
+    pub(crate) created_ms: u64,
+    pub(crate) hash: KeyHash,
+    pub(crate) clock: Arc<dyn Clock>,
+    /// Held for life on a filesystem that one process alone may use.
+    gate: Option<FileLock>,
+    forks: u64,
+    // Shared with every process: read at any time, changed only under the writer lock.
+    pub(crate) files: Files,
+    // This handle's own.
+    pub(crate) segments: Segments,
+    pub(crate) me: Me,
+    pub(crate) sync_turn: std::sync::Mutex<()>,
+    /// slot << 48 | bytes of the active segment whose pages this process has made present.
+    pub(crate) populated: AtomicU64,
+    pub(crate) tags: crate::engine::write::TagNames,
+    moved_checked_ms: AtomicU64,
+}
+
+/// What the writer lock's holder shows, and works with.
+#[derive(Debug, Default)]
+pub(crate) struct Proof {
+    /// Records being framed.
+    pub(crate) scratch: Vec<u8>,
+    /// Bytes of the version being replaced.
+    pub(crate) old: Vec<u8>,
+    /// Something was stored past the tail that is not part of the log yet.
+    pub(crate) dirty: bool,
+}
+
+/// The writer lock, held.
+pub(crate) struct Held<S: Deref<Target = Store>> {
+    store: S,
+    pub(crate) proof: Proof,
+}
+
+/// What a handle is made of once its files are trusted.
+pub(crate) struct Opened {
+    pub(crate) dir: Dir,
+    pub(crate) files: Files,
+    pub(crate) me: Me,
+    pub(crate) clock: Arc<dyn Clock>,
+}
+
+impl Store {
+    pub(crate) fn new(opened: Opened) -> Store {
+        let header = &opened.files.header;
+        let uuid: [u8; 16] = header
+            .bytes(layout::UUID_AT, layout::UUID_AT + 16)
+            .try_into()
+            .unwrap_or_default();
+        let hash_seed = header.get(layout::HASH_SEED_AT);
+        Store {
+            uuid,
+            hash_seed,
+            created_ms: header.get(layout::CREATED_MS_AT),
+            hash: KeyHash::new(hash_seed),
+            clock: opened.clock,
+            gate: None,
+            forks: raw::forks(),
+            files: opened.files,
+            segments: Segments::new(uuid),
+            me: opened.me,
+            sync_turn: std::sync::Mutex::new(()),
+            populated: AtomicU64::new(0),
+            tags: crate::engine::write::TagNames::default(),
+            moved_checked_ms: AtomicU64::new(0),
+            dir: opened.dir,
+        }
+    }
+
+    /// Keeps others out for as long as this handle lives.
+    pub(crate) fn with_gate(mut self, gate: FileLock) -> Store {
+        self.gate = Some(gate);
+        self
+    }
+
+    /// Whether this is a copy in the child of a fork: such a handle is opened again, never used.
+    #[inline]
+    pub(crate) fn is_forked(&self) -> bool {
+        raw::forks() != self.forks
+    }
+
+    #[inline]
+    pub(crate) fn now_ms(&self) -> u64 {
+        self.clock.now_ms()
+    }
+
+    /// Seconds since the store was created.
+    #[inline]
+    pub(crate) fn second(&self, now_ms: u64) -> u32 {
+        (now_ms.saturating_sub(self.created_ms) / 1_000).min(u64::from(u32::MAX)) as u32
+    }
+
+    #[inline]
+    pub(crate) fn committed(&self) -> u64 {
+        self.files.header.get(layout::COMMITTED_AT)
+    }
+
+    /// Waits for the writer lock; repairs what a dead holder left.
+    pub(crate) fn lock<S: Deref<Target = Store>>(
+        store: S,
+        timeout: Option<Duration>,
+    ) -> Result<Held<S>> {
+        let header = &store.files.header;
+        let taken = if writer_lock::try_take(header, &store.me) {
+            Taken::Free
+        } else {
+            let taken = writer_lock::take(header, &store.dir, &store.me, timeout);
+            if taken.is_ok() {
+                header.put(
+                    layout::STATS_AT + 8 * stat::LOCK_WAITS,
+                    header.get(layout::STATS_AT + 8 * stat::LOCK_WAITS) + 1,
+                );
+            }
+            taken?
+        };
+        let mut held = Held {
+            store,
+            proof: Proof::default(),
+        };
+        held.proof.dirty = taken == Taken::Over;
+        held.store.begin(taken)?;
+        held.proof.dirty = false;
+        Ok(held)
+    }
+
+    fn begin(&self, taken: Taken) -> Result<()> {
+        let now = self.now_ms();
+        let header = &self.files.header;
+        header
+            .word(layout::OWNER_SINCE_AT)
+            .store(now, Ordering::Relaxed);
+        if now.abs_diff(self.moved_checked_ms.load(Ordering::Relaxed)) >= 50 {
+            self.check_moved()?;
+            self.moved_checked_ms.store(now, Ordering::Relaxed);
+        }
+        let unfinished = [
+            layout::JOURNAL_AT,
+            layout::PENDING_AT,
+            layout::SPLITTING_AT,
+            layout::MAKING_AT,
+        ];
+        if taken == Taken::Over || unfinished.iter().any(|&at| header.get(at) != 0) {
+            self.repair(taken == Taken::Over)?;
+        }
+        header.disturb();
+        if header.get(layout::CLEAN_AT) != 0 {
+            // Durably, before anything changes: else a power loss would find the marker and half a change.
+            header.put(layout::CLEAN_AT, 0);
+            self.dir.sync(Name::Header, header.file())?;
+        }
+        Ok(())
+    }
+
+    /// Whether the files this handle shares are still the ones under their names.
+    pub(crate) fn check_moved(&self) -> Result<()> {
+        let same = |name: Name, inode: u64| -> Result<()> {
+            match self.dir.stat(name) {
+                Ok(Some(stat)) if stat.inode == inode => Ok(()),
+                _ => Err(Error::Moved {
+                    path: self.dir.path_of(name),
+                }),
+            }
+        };
+        same(Name::Header, self.files.header.inode)?;
+        same(Name::Participant(self.me.index), self.me.lock.inode)?;
+        // 0: this handle is making the store, or making it again.
+        let generation = self.files.header.get(layout::GENERATION_AT);
+        if generation != 0 && generation != self.files.generation {
+            return Err(Error::Moved {
+                path: self.dir.path_of(Name::Keymap(self.files.generation)),
+            });
+        }
+        Ok(())
+    }
+
+    /// Adds to a writer's statistic. Under the lock.
+    pub(crate) fn count(&self, which: u64, more: u64) {
+        let at = layout::STATS_AT + 8 * which;
+        self.files.header.put(at, self.files.header.get(at) + more);
+    }
+
+    /// Bytes on disk of all files, and what is reserved for values being streamed in.
+    pub(crate) fn disk_bytes(&self) -> u64 {
+        self.files.header.get(layout::DISK_BYTES_AT) + self.reserved_bytes()
+    }
+
+    /// The files have taken `bytes` more.
+    pub(crate) fn took(&self, bytes: u64) {
+        if bytes > 0 {
+            self.files.header.add(layout::DISK_BYTES_AT, bytes);
+        }
+    }
+
+    /// The files have given `bytes` back.
+    pub(crate) fn gave(&self, bytes: u64) {
+        let word = self.files.header.word(layout::DISK_BYTES_AT);
+        let _ = word.fetch_update(Ordering::AcqRel, Ordering::Acquire, |had| {
+            Some(had.saturating_sub(bytes))
+        });
+    }
+
+    /// Refuses what would pass `size_limit_bytes`.
+    pub(crate) fn budget(&self, more: u64) -> Result<()> {
+        let limit_bytes = self.files.header.setting(setting::SIZE_LIMIT);
+        if self.disk_bytes() + more > limit_bytes {
+            return Err(Error::Full {
+                limit_bytes,
+                needed_bytes: more,
+            });
+        }
+        Ok(())
+    }
+}
+
+/// Words of the writers' statistics.
+pub(crate) mod stat {
+    pub(crate) const SETS: u64 = 0;
+    pub(crate) const DELETES: u64 = 1;
+    pub(crate) const BATCHES: u64 = 2;
+    pub(crate) const EXPIRED: u64 = 3;
+    pub(crate) const DECODE_FAILURES: u64 = 4;
+    pub(crate) const LOCK_WAITS: u64 = 5;
+    pub(crate) const REPAIRS: u64 = 6;
+    pub(crate) const SYNCS: u64 = 7;
+    pub(crate) const BYTES_SET: u64 = 8;
+    pub(crate) const BYTES_LOGGED: u64 = 9;
+    pub(crate) const CORRUPT: u64 = 10;
+}
+
+impl<S: Deref<Target = Store>> Held<S> {
+    /// The lock's parts for the engine's calls: the store, and the proof that it is locked.
+    pub(crate) fn parts(&mut self) -> (&Store, &mut Proof) {
+        (&self.store, &mut self.proof)
+    }
+}
+
+impl<S: Deref<Target = Store>> Drop for Held<S> {
+    fn drop(&mut self) {
+        if self.store.is_forked() {
+            return;
+        }
+        if self.proof.dirty || std::thread::panicking() {
+            // Whatever fails here is met again, and reported, by the next holder.
+            let _ = self.store.repair(true);
+        }
+        writer_lock::give_back(&self.store.files.header);
+    }
+}
+
+impl Drop for Store {
+    fn drop(&mut self) {
+        if self.is_forked() {
+            return;
+        }
+        let header = &self.files.header;
+        if writer_lock::try_take(header, &self.me) {
+            if header.get(layout::JOURNAL_AT) == 0
+                && header.get(layout::PENDING_AT) == 0
+                && header.get(layout::SPLITTING_AT) == 0
+            {
+                header.put(layout::QUIET_AT, header.quiet());
+            }
+            writer_lock::give_back(header);
+        }
+    }
+}
+
+impl std::fmt::Debug for Store {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Store")
+            .field("dir", &self.dir.path())
+            .field("participant", &self.me.index)
+            .finish_non_exhaustive()
+    }
+}

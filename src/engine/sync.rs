@@ -1,0 +1,242 @@
+//! Durability: what is synced when, off the lock, and what a failure means.
+//!
+//! Holds: nothing counts as durable that one failed sync could have lost; a failed sync is never
+//! tried again as if it had worked. Threads of a process share a sync: whoever waits for the turn and
+//! finds its sequence durable goes home.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use crate::engine::store::{Held, Proof, Store, stat};
+use crate::engine::walk::{Next, Walk};
+use crate::error::{Error, Result};
+use crate::format::bucket::Place;
+use crate::format::header::{self as layout, row, state};
+use crate::format::name::Name;
+use crate::part::segments::{self, row_at};
+
+impl Store {
+    /// Makes everything committed so far durable. Returns the newest durable sequence.
+    pub(crate) fn sync_log(&self) -> Result<u64> {
+        self.sync_to(self.committed())
+    }
+
+    /// Makes everything up to `seq` durable, unless somebody has.
+    pub(crate) fn sync_to(&self, seq: u64) -> Result<u64> {
+        let header = &self.files.header;
+        if header.get(layout::DURABLE_AT) >= seq {
+            return Ok(header.get(layout::DURABLE_AT));
+        }
+        let turn = self
+            .sync_turn
+            .lock()
+            .unwrap_or_else(|poison| poison.into_inner());
+        if header.get(layout::DURABLE_AT) >= seq {
+            return Ok(header.get(layout::DURABLE_AT));
+        }
+        let synced = self.sync_now();
+        drop(turn);
+        synced
+    }
+
+    fn sync_now(&self) -> Result<u64> {
+        let header = &self.files.header;
+        let faults = header.get(layout::FAULTS_AT);
+        let durable = header.get(layout::DURABLE_AT);
+        // In this order: every record up to `seq` is in a segment up to the tail's.
+        let seq = self.committed();
+        let Some(tail) = Place::from_bits(header.get(layout::TAIL_AT)) else {
+            return Ok(durable);
+        };
+        let names = header.get(layout::NAMES_AT);
+        let first = (header.get(layout::UNSYNCED_SLOT_AT) as u16).clamp(1, tail.slot);
+        for slot in first..=tail.slot {
+            self.sync_segment(slot)?;
+        }
+        if header.get(layout::APART_SEQ_AT) > durable {
+            self.sync_values(first..=tail.slot, durable)?;
+        }
+        if header.get(layout::NAMES_DURABLE_AT) < names {
+            self.dir.sync_names()?;
+            header
+                .word(layout::NAMES_DURABLE_AT)
+                .fetch_max(names, Ordering::AcqRel);
+        }
+        if header.get(layout::FAULTS_AT) != faults {
+            return Err(self.fault(tail.slot));
+        }
+        header.disturb();
+        header
+            .word(layout::UNSYNCED_SLOT_AT)
+            .fetch_max(u64::from(tail.slot), Ordering::AcqRel);
+        header
+            .word(layout::DURABLE_AT)
+            .fetch_max(seq, Ordering::AcqRel);
+        self.count(stat::SYNCS, 1);
+        Ok(seq)
+    }
+
+    fn sync_segment(&self, slot: u16) -> Result<()> {
+        let word = self.files.load(&self.dir, row_at(slot, row::STATE))?;
+        if word >> 56 == state::BAD {
+            return Err(self.fault(slot));
+        }
+        let name = Name::Segment(segments::id_of(&self.files, slot)?);
+        let Some(file) = self.dir.open_file(name)? else {
+            return Err(Error::Moved {
+                path: self.dir.path_of(name),
+            });
+        };
+        self.dir.sync(name, &file).inspect_err(|_| {
+            // For every process, for good: the kernel forgets such an error once it was told.
+            self.files.header.add(layout::FAULTS_AT, 1);
+            let _ = self.files.store(
+                &self.dir,
+                row_at(slot, row::STATE),
+                state::BAD << 56 | word & ((1 << 56) - 1),
+            );
+        })
+    }
+
+    fn fault(&self, slot: u16) -> Error {
+        let path = self.dir.path_of(Name::Segment(
+            segments::id_of(&self.files, slot).unwrap_or(0),
+        ));
+        let source = std::io::Error::other(
+            "a sync of this file failed before: what was not durable by then may be lost on the disk",
+        );
+        Error::Io {
+            path,
+            doing: "syncing",
+            source,
+        }
+    }
+
+    /// Value files whose records are not yet durable.
+    fn sync_values(&self, slots: std::ops::RangeInclusive<u16>, durable: u64) -> Result<()> {
+        for slot in slots {
+            let segment = self.segments.must_get(&self.files, &self.dir, slot)?;
+            let mut walk = Walk::new(&segment, self.end_of(slot, segment.head.size));
+            while let Some(next) = walk.next(&self.dir)? {
+                let Next::Record { head, .. } = next else {
+                    continue;
+                };
+                if let (Some(name), true) = (Store::value_name(&head), head.seq > durable)
+                    && let Some(file) = self.dir.open_file(name)?
+                {
+                    self.dir.sync(name, &file)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes all so far durable, notes in the log how far that is, and buries what may go.
+    pub(crate) fn flush(&self, timeout: Option<Duration>) -> Result<()> {
+        let before = self.files.header.get(layout::DURABLE_AT);
+        let durable = self.sync_log()?;
+        if durable == before && self.graves() == 0 {
+            return Ok(());
+        }
+        let mut held = Store::lock(self, timeout)?;
+        let (store, proof) = held.parts();
+        store.append_mark(proof, durable)?;
+        store.bury(proof)
+    }
+
+    /// Flushes, and leaves the marker that lets the next opener trust everything, also after a reboot.
+    ///
+    /// The marker is left out when somebody changes something meanwhile: it would be a lie.
+    pub(crate) fn close(&self, timeout: Option<Duration>) -> Result<()> {
+        let header = &self.files.header;
+        if header.get(layout::CLEAN_AT) == self.committed() + 1 {
+            return Ok(());
+        }
+        self.flush(timeout)?;
+        self.sync_log()?;
+        let seq = self.committed();
+        for region in self.files.derived(&self.dir)? {
+            self.dir.sync(region.name(), region.file())?;
+        }
+        self.dir.sync_names()?;
+        let mut held = Store::lock(self, timeout)?;
+        let (store, proof) = held.parts();
+        store.mark_clean(proof, seq)
+    }
+
+    fn mark_clean(&self, proof: &mut Proof, seq: u64) -> Result<()> {
+        let _ = proof;
+        let header = &self.files.header;
+        if self.committed() != seq || header.get(layout::DURABLE_AT) < seq {
+            return Ok(());
+        }
+        header.put(layout::CLEAN_AT, seq + 1);
+        header.put(layout::QUIET_AT, header.quiet());
+        self.dir.sync(Name::Header, header.file())
+    }
+
+    /// After a write under `Durability::Sync`: waits for the disk.
+    pub(crate) fn acknowledge(&self) -> Result<()> {
+        if self
+            .files
+            .header
+            .setting(crate::part::shared::setting::DURABILITY)
+            == 2
+        {
+            self.sync_log()?;
+        }
+        Ok(())
+    }
+
+    /// After a write, off the lock: buries dead value files before they crowd the store.
+    pub(crate) fn tidy(&self) -> Result<()> {
+        if self.graves() > layout::GRAVES / 2 {
+            self.flush(Some(Duration::from_secs(1)))?;
+        }
+        Ok(())
+    }
+}
+
+/// The thread that syncs every so often while a process has the store open, in that mode.
+pub(crate) fn keep_syncing(store: &Arc<Store>) {
+    let weak = Arc::downgrade(store);
+    let spawned = std::thread::Builder::new()
+        .name("larder-sync".into())
+        .spawn(move || {
+            let mut every = Duration::from_millis(20);
+            loop {
+                std::thread::sleep(every);
+                let Some(store) = weak.upgrade() else { return };
+                every = match store
+                    .files
+                    .header
+                    .settings()
+                    .map(|settings| settings.durability)
+                {
+                    Some(crate::format::settings::Durability::Interval(time)) => {
+                        if store.files.header.get(layout::DURABLE_AT) < store.committed() {
+                            // A failure is marked in the store and met by the next flush or write.
+                            let _ = store.sync_log();
+                        }
+                        time.clamp(Duration::from_millis(1), Duration::from_secs(1))
+                    }
+                    // The mode may come back.
+                    _ => Duration::from_secs(1),
+                };
+            }
+        });
+    // Without a thread the kernel's own writeback decides, as in `Durability::Process`.
+    drop(spawned);
+}
+
+/// Locks a store for the time of one call.
+pub(crate) fn locked<T>(
+    store: &Store,
+    timeout: Option<Duration>,
+    work: impl FnOnce(&Store, &mut Proof) -> Result<T>,
+) -> Result<T> {
+    let mut held: Held<&Store> = Store::lock(store, timeout)?;
+    let (store, proof) = held.parts();
+    work(store, proof)
+}

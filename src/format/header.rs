@@ -1,0 +1,240 @@
+//! The file `larder`: who the store is, and the words its processes share. 24 KiB, mapped.
+//!
+//! Everything here is derived or rebuilt with a loss of statistics only. Offsets are bytes; every
+//! word is a u64 unless it says otherwise; a word several cores write has a cache line of its own.
+//! Owns the layout; never reads or writes it.
+
+/// The version of everything on disk; a store of another one is refused by name.
+pub(crate) const FORMAT_VERSION: u32 = 1;
+pub(crate) const MAGIC: &[u8; 8] = b"larder.h";
+pub(crate) const HEADER_LEN: u64 = 24 * 1024;
+
+// Identity: written once, under IDENTITY_CRC.
+pub(crate) const MAGIC_AT: u64 = 0;
+/// Version u32, features u32.
+pub(crate) const VERSION_AT: u64 = 8;
+pub(crate) const UUID_AT: u64 = 16;
+pub(crate) const HASH_SEED_AT: u64 = 32;
+pub(crate) const CREATED_MS_AT: u64 = 40;
+pub(crate) const IDENTITY_CRC_AT: u64 = 48;
+
+// Trust: what an opener who finds nobody alive believes.
+/// Generation of the derived files.
+pub(crate) const GENERATION_AT: u64 = 64;
+pub(crate) const BOOT_ID_AT: u64 = 72;
+pub(crate) const MOUNT_ID_AT: u64 = 88;
+/// seq + 1 at which everything was durable and the store closed; 0: not clean.
+pub(crate) const CLEAN_AT: u64 = 96;
+/// Inode numbers: header, gate, keymap, over, segs.
+pub(crate) const INODES_AT: u64 = 104;
+pub(crate) const INODES: usize = 5;
+/// CRC-32 of the words from 64 to here and of the quiet region; low half. High half: low 32 bits of seq.
+pub(crate) const QUIET_AT: u64 = 160;
+/// Set by whoever meets a damaged derived structure: the next opener alone rebuilds.
+pub(crate) const SUSPECT_AT: u64 = 168;
+
+// Settings, 12 words and their CRC.
+pub(crate) const SETTINGS_AT: u64 = 192;
+pub(crate) const SETTINGS_WORDS: u64 = 12;
+pub(crate) const SETTINGS_CRC_AT: u64 = SETTINGS_AT + SETTINGS_WORDS * 8;
+
+// Shared words.
+/// Participant 16, incarnation 47, waiters 1: who holds the writer lock.
+pub(crate) const OWNER_AT: u64 = 4096;
+/// Since when, ms since 1970; for messages.
+pub(crate) const OWNER_SINCE_AT: u64 = OWNER_AT + 64;
+/// The newest sequence number readers may see.
+pub(crate) const COMMITTED_AT: u64 = 4224;
+/// How far the keymap has grown.
+pub(crate) const SPLIT_AT: u64 = 4288;
+/// Bucket being split + 1; 0: none.
+pub(crate) const SPLITTING_AT: u64 = 4296;
+/// Place bits: where the next record goes.
+pub(crate) const TAIL_AT: u64 = 4352;
+/// Records in the active segment.
+pub(crate) const TAIL_COUNT_AT: u64 = 4360;
+/// Place bits of the last record.
+pub(crate) const LAST_AT: u64 = 4368;
+/// Bytes of the active segment allocated from the front.
+pub(crate) const FRONT_AT: u64 = 4376;
+/// Bytes of the active segment allocated at the back, for summaries.
+pub(crate) const BACK_AT: u64 = 4384;
+/// Id of a segment being made; 0: none. A dead maker's file is removed.
+pub(crate) const MAKING_AT: u64 = 4392;
+/// Words in use in the keymap.
+pub(crate) const KEYMAP_USED_AT: u64 = 4416;
+/// Overflow buckets handed out.
+pub(crate) const OVER_USED_AT: u64 = 4424;
+/// Bytes allocated: keymap, overflow, segment table.
+pub(crate) const KEYMAP_BYTES_AT: u64 = 4432;
+pub(crate) const OVER_BYTES_AT: u64 = 4440;
+pub(crate) const SEGS_BYTES_AT: u64 = 4448;
+/// Rows of the segment table handed out (row 0 never is).
+pub(crate) const SEGS_USED_AT: u64 = 4456;
+/// Next tag id.
+pub(crate) const NEXT_TAG_AT: u64 = 4464;
+/// A batch or kill list being applied: first place bits (0: none), end offset, records done, last
+/// seq, check.
+pub(crate) const PENDING_AT: u64 = 4480;
+pub(crate) const PENDING_END_AT: u64 = 4488;
+pub(crate) const PENDING_DONE_AT: u64 = 4496;
+pub(crate) const PENDING_SEQ_AT: u64 = 4504;
+pub(crate) const PENDING_CHECK_AT: u64 = 4512;
+/// Entries the cache's own space has once the pending batch is seen.
+pub(crate) const PENDING_COUNT_AT: u64 = 4520;
+/// Records in the pending batch.
+pub(crate) const PENDING_LEN_AT: u64 = 4528;
+/// Everything up to this sequence is durable.
+pub(crate) const DURABLE_AT: u64 = 4544;
+/// Goes up at each failed sync.
+pub(crate) const FAULTS_AT: u64 = 4552;
+/// Lowest segment slot that may hold bytes not yet durable.
+pub(crate) const UNSYNCED_SLOT_AT: u64 = 4560;
+/// Sequence of the newest record whose value is in a file of its own.
+pub(crate) const APART_SEQ_AT: u64 = 4568;
+/// Goes up when a file appears in the directory; the last one that was synced.
+pub(crate) const NAMES_AT: u64 = 4576;
+pub(crate) const NAMES_DURABLE_AT: u64 = 4584;
+/// Bytes on disk of all files, as they were allocated.
+pub(crate) const DISK_BYTES_AT: u64 = 4592;
+/// Next id of a segment or value file.
+pub(crate) const NEXT_FILE_AT: u64 = 4608;
+/// Graves: ring positions taken and given back.
+pub(crate) const GRAVES_HEAD_AT: u64 = 4672;
+pub(crate) const GRAVES_TAIL_AT: u64 = 4680;
+/// Statistics kept by writers.
+pub(crate) const STATS_AT: u64 = 4736;
+
+/// Redo journal: one word of length and check, then (address, value) pairs.
+pub(crate) const JOURNAL_AT: u64 = 5120;
+pub(crate) const JOURNAL_PAIRS: usize = 40;
+
+/// Named spaces: see [`space`].
+pub(crate) const SPACES_AT: u64 = 8192;
+pub(crate) const SPACE_LEN: u64 = 64;
+pub(crate) mod space {
+    /// Cells in the order list.
+    pub(crate) const CELLS: u64 = 0;
+    /// All cells before this one are dead.
+    pub(crate) const HEAD: u64 = 8;
+    /// All cells from this one on are dead.
+    pub(crate) const TAIL: u64 = 16;
+    /// Entries, expired ones included.
+    pub(crate) const COUNT: u64 = 24;
+    /// Bytes of keys, values and record headers.
+    pub(crate) const VOLUME: u64 = 32;
+    /// Generation of its order file; 0: none yet.
+    pub(crate) const GENERATION: u64 = 40;
+    /// Bytes allocated of it.
+    pub(crate) const BYTES: u64 = 48;
+}
+
+/// Values being streamed in: id (0: free), owner (as in OWNER), bytes reserved, spare.
+pub(crate) const STREAMS_AT: u64 = 12288;
+pub(crate) const STREAM_LEN: u64 = 32;
+/// Dead value files, not yet durably so: id, sequence of the death.
+pub(crate) const GRAVES_AT: u64 = 14336;
+pub(crate) const GRAVES: u64 = 128;
+/// Participants: see [`participant`].
+pub(crate) const PARTICIPANTS_AT: u64 = 16384;
+pub(crate) const PARTICIPANT_LEN: u64 = 64;
+pub(crate) mod participant {
+    pub(crate) const INCARNATION: u64 = 0;
+    /// Inode of its lock file.
+    pub(crate) const INODE: u64 = 8;
+    /// For messages.
+    pub(crate) const PID: u64 = 16;
+    pub(crate) const HITS: u64 = 24;
+    pub(crate) const MISSES: u64 = 32;
+}
+const _: () = assert!(
+    PARTICIPANTS_AT + PARTICIPANT_LEN * crate::limits::PARTICIPANTS_MAX as u64 == HEADER_LEN
+);
+const _: () = assert!(JOURNAL_AT + 8 + JOURNAL_PAIRS as u64 * 16 <= SPACES_AT);
+const _: () = assert!(SPACES_AT + SPACE_LEN * crate::limits::SPACES_MAX as u64 == STREAMS_AT);
+const _: () = assert!(STREAMS_AT + STREAM_LEN * crate::limits::STREAMS_MAX as u64 == GRAVES_AT);
+const _: () = assert!(GRAVES_AT + GRAVES * 16 == PARTICIPANTS_AT);
+
+/// The words a graceful leave puts under QUIET: byte ranges.
+pub(crate) const QUIET_RANGES: [(u64, u64); 4] = [
+    (GENERATION_AT, QUIET_AT),
+    (COMMITTED_AT, STATS_AT),
+    (JOURNAL_AT, JOURNAL_AT + 8),
+    (SPACES_AT, PARTICIPANTS_AT),
+];
+
+/// A row of the segment table.
+pub(crate) const ROW_LEN: u64 = 32;
+pub(crate) mod row {
+    /// The segment's id; 0: the row is free.
+    pub(crate) const ID: u64 = 0;
+    /// State 8, bytes allocated 56.
+    pub(crate) const STATE: u64 = 8;
+    /// Bytes of records that entries still need.
+    pub(crate) const LIVE: u64 = 16;
+    /// Smallest sequence of a dead record; 0: none.
+    pub(crate) const DEAD_SEQ: u64 = 24;
+}
+/// States of a segment.
+pub(crate) mod state {
+    pub(crate) const ACTIVE: u64 = 1;
+    pub(crate) const SEALED: u64 = 2;
+    /// A sync of it failed: nothing of it counts as durable any more.
+    pub(crate) const BAD: u64 = 3;
+}
+
+/// A word in one of the mapped files, as the journal names it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Address {
+    pub(crate) file: Shared,
+    /// Byte offset.
+    pub(crate) at: u64,
+    /// A u32 instead of a u64.
+    pub(crate) half: bool,
+}
+
+/// The mapped files.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Shared {
+    Header,
+    Keymap,
+    Overflow,
+    Segments,
+    Order(u32),
+}
+
+impl Address {
+    pub(crate) fn header(at: u64) -> Self {
+        Address {
+            file: Shared::Header,
+            at,
+            half: false,
+        }
+    }
+
+    pub(crate) fn to_bits(self) -> u64 {
+        let file = match self.file {
+            Shared::Header => 0,
+            Shared::Keymap => 1,
+            Shared::Overflow => 2,
+            Shared::Segments => 3,
+            Shared::Order(space) => 4 + u64::from(space),
+        };
+        file << 48 | u64::from(self.half) << 47 | self.at
+    }
+
+    pub(crate) fn from_bits(bits: u64) -> Self {
+        let file = match bits >> 48 {
+            0 => Shared::Header,
+            1 => Shared::Keymap,
+            2 => Shared::Overflow,
+            3 => Shared::Segments,
+            more => Shared::Order((more - 4) as u32),
+        };
+        Address {
+            file,
+            at: bits & ((1 << 47) - 1),
+            half: bits >> 47 & 1 == 1,
+        }
+    }
+}

@@ -1,0 +1,122 @@
+//! The names of a store's files, made and read in one place. Never opens one.
+//!
+//! | name           | what                                        | truth or derived |
+//! |----------------|---------------------------------------------|------------------|
+//! | `ID.seg`       | a segment of the log, ID in 16 hex digits   | truth            |
+//! | `ID.val`       | a large value's own file                    | truth            |
+//! | `ID.tmp`       | a value being streamed in                   | nobody's         |
+//! | `larder`       | the header: identity, shared words          | derived          |
+//! | `keymap.G`     | buckets, generation G                       | derived          |
+//! | `over.G`       | overflow buckets                            | derived          |
+//! | `segs.G`       | the segment table                           | derived          |
+//! | `order-S.G`    | insertion order of space S                  | derived          |
+//! | `gate`, `p-I`  | locks: who decides trust, who lives         | empty            |
+//! | `holds`        | byte-range locks of `Cache::hold`           | empty            |
+
+/// What a file in a store's directory is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Name {
+    Header,
+    Gate,
+    Holds,
+    Participant(usize),
+    Segment(u64),
+    Value(u64),
+    Streaming(u64),
+    Keymap(u64),
+    Overflow(u64),
+    Segments(u64),
+    Order { space: u32, generation: u64 },
+}
+
+impl std::fmt::Display for Name {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match *self {
+            Name::Header => f.write_str("larder"),
+            Name::Gate => f.write_str("gate"),
+            Name::Holds => f.write_str("holds"),
+            Name::Participant(index) => write!(f, "p-{index:03}"),
+            Name::Segment(id) => write!(f, "{id:016x}.seg"),
+            Name::Value(id) => write!(f, "{id:016x}.val"),
+            Name::Streaming(id) => write!(f, "{id:016x}.tmp"),
+            Name::Keymap(generation) => write!(f, "keymap.{generation}"),
+            Name::Overflow(generation) => write!(f, "over.{generation}"),
+            Name::Segments(generation) => write!(f, "segs.{generation}"),
+            Name::Order { space, generation } => write!(f, "order-{space}.{generation}"),
+        }
+    }
+}
+
+impl Name {
+    /// What `text` names; `None`: not one of ours.
+    pub(crate) fn parse(text: &str) -> Option<Name> {
+        let name = match text {
+            "larder" => Name::Header,
+            "gate" => Name::Gate,
+            "holds" => Name::Holds,
+            _ if text.starts_with("p-") => Name::Participant(text[2..].parse().ok()?),
+            _ => {
+                let (stem, end) = text.split_once('.')?;
+                let id = || u64::from_str_radix(stem, 16).ok();
+                match (stem, end) {
+                    (_, "seg") => Name::Segment(id()?),
+                    (_, "val") => Name::Value(id()?),
+                    (_, "tmp") => Name::Streaming(id()?),
+                    ("keymap", end) => Name::Keymap(end.parse().ok()?),
+                    ("over", end) => Name::Overflow(end.parse().ok()?),
+                    ("segs", end) => Name::Segments(end.parse().ok()?),
+                    (stem, end) => {
+                        let space = stem.strip_prefix("order-")?.parse().ok()?;
+                        Name::Order {
+                            space,
+                            generation: end.parse().ok()?,
+                        }
+                    }
+                }
+            }
+        };
+        (name.to_string() == text).then_some(name)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Name;
+
+    #[test]
+    fn names_come_back_and_near_misses_are_not_ours() {
+        for name in [
+            Name::Header,
+            Name::Gate,
+            Name::Holds,
+            Name::Participant(7),
+            Name::Segment(u64::MAX),
+            Name::Value(1),
+            Name::Streaming(0xAB),
+            Name::Keymap(3),
+            Name::Overflow(3),
+            Name::Segments(12),
+            Name::Order {
+                space: 0,
+                generation: 9,
+            },
+        ] {
+            assert_eq!(Name::parse(&name.to_string()), Some(name));
+        }
+        for bad in [
+            "",
+            "p-7",
+            "p-0007",
+            "AB.seg",
+            "ab.seg",
+            "keymap.",
+            "keymap.03",
+            "order-.1",
+            "larder2",
+            "x.val",
+            "keymap.-1",
+        ] {
+            assert_eq!(Name::parse(bad), None, "{bad}");
+        }
+    }
+}

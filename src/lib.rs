@@ -1,0 +1,62 @@
+//! An embedded storage engine for caches, queues and indexes that several processes on one host share
+//! and that outlive them all: an append-only log of segment files, found through a memory-mapped hash
+//! index, written under one lock that dies with its holder.
+//!
+//! [`Cache`] is where to begin:
+//!
+//! ```
+//! use larder::{Cache, SetOptions};
+//! use std::time::Duration;
+//!
+//! let cache = Cache::temporary()?; // or Cache::open("some/dir")
+//! cache.set("answer", "42")?;
+//! cache.set_with("session", "…", &SetOptions::default().ttl(Duration::from_secs(60)).tag("run-7"))?;
+//! assert_eq!(cache.get("answer")?.as_deref(), Some(&b"42"[..]));
+//! assert_eq!(cache.incr("visits", 1, 0)?.to_string(), "1");
+//! # Ok::<(), larder::Error>(())
+//! ```
+//!
+//! What is promised, and why it holds, is in `DESIGN.md` beside the source.
+
+#[cfg(not(all(
+    target_os = "linux",
+    target_pointer_width = "64",
+    target_endian = "little"
+)))]
+compile_error!(
+    "larder runs on Linux on 64-bit little-endian machines: its files are mapped, and its locks are Linux's"
+);
+
+mod engine;
+mod error;
+mod format;
+mod limits;
+mod os;
+mod part;
+mod view;
+
+#[cfg(fuzzing)]
+pub mod fuzzing;
+
+pub use engine::check::{CheckReport, Finding};
+pub use error::{Error, Result};
+pub use format::key::{KEY_DEPTH_MAX, Key, KeyPart};
+pub use format::settings::{Compression, Durability, Settings};
+pub use limits::{
+    BATCH_BYTES_MAX, KEY_LEN_MAX, LARGE_VALUE_MAX, LARGE_VALUE_MIN, PARTICIPANTS_MAX,
+    SEGMENT_SIZE_MAX, SEGMENT_SIZE_MIN, SIZE_LIMIT_MIN, STREAMS_MAX, TAG_LEN_MAX, TAGS_MAX,
+};
+pub use os::clock::{Clock, ManualClock, SystemClock};
+pub use os::raw::Mapped;
+pub use view::builder::Builder;
+pub use view::cache::Cache;
+pub use view::codec::{BINCODE_LEN_MAX, Bincode, Codec, Json, Raw};
+pub use view::hold::Hold;
+pub use view::iter::{Iter, Keys, Sorted};
+pub use view::log::{LogIter, LogLine};
+pub use view::options::{Expiry, SetOptions, Side};
+pub use view::reader::ValueReader;
+pub use view::stats::Stats;
+pub use view::transaction::Transaction;
+pub use view::typed::{Typed, TypedEntry};
+pub use view::value::{CODEC_ID_MAX, Description, Entry, Number, Value, ValueKind};

@@ -1,0 +1,260 @@
+//! The one door for file calls: a store's directory, and the files in it by name.
+//!
+//! Holds: names are opened relative to the directory, no symbolic link is followed, everything made
+//! is for its owner alone, and every failed call names its file. Never knows what a file holds.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{AtFlags, FallocateFlags, Mode, OFlags};
+
+use crate::error::{Error, Result};
+use crate::format::name::Name;
+
+/// What the filesystem says of a file.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Stat {
+    pub(crate) inode: u64,
+    pub(crate) len: u64,
+    /// Bytes on disk.
+    pub(crate) disk: u64,
+}
+
+/// A directory that holds a store.
+#[derive(Debug)]
+pub(crate) struct Dir {
+    path: PathBuf,
+    fd: OwnedFd,
+}
+
+impl Dir {
+    /// Opens the directory `path`; makes it, for its owner alone, when `create` says so.
+    pub(crate) fn open(path: &Path, create: bool) -> Result<Dir> {
+        if create {
+            match std::os::unix::fs::DirBuilderExt::mode(&mut std::fs::DirBuilder::new(), 0o700)
+                .recursive(true)
+                .create(path)
+            {
+                Ok(()) => {}
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                Err(error) => return Err(Error::io("making the directory", path, error)),
+            }
+        }
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        match rustix::fs::open(path, flags, Mode::empty()) {
+            Ok(fd) => {
+                let path = std::path::absolute(path).unwrap_or_else(|_| path.to_path_buf());
+                Ok(Dir { path, fd })
+            }
+            Err(rustix::io::Errno::NOTDIR) => Err(Error::NotAStore {
+                path: path.into(),
+                what: "it is not a directory".into(),
+            }),
+            Err(rustix::io::Errno::NOENT) => Err(Error::NotAStore {
+                path: path.into(),
+                what: "there is nothing".into(),
+            }),
+            Err(errno) => Err(Error::io("opening the directory", path, errno.into())),
+        }
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub(crate) fn path_of(&self, name: Name) -> PathBuf {
+        self.path.join(name.to_string())
+    }
+
+    pub(crate) fn fd(&self) -> std::os::fd::BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+
+    fn open_with(&self, name: Name, flags: OFlags) -> Result<Option<File>> {
+        let flags = flags | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK;
+        let fd = loop {
+            match rustix::fs::openat(&self.fd, name.to_string(), flags, Mode::RUSR | Mode::WUSR) {
+                Ok(fd) => break fd,
+                Err(rustix::io::Errno::NOENT) => return Ok(None),
+                Err(rustix::io::Errno::INTR) => {}
+                Err(rustix::io::Errno::LOOP) => {
+                    return Err(Error::corrupt(
+                        self.path_of(name),
+                        0,
+                        "a symbolic link stands where a file of the store should be",
+                    ));
+                }
+                Err(errno) => return Err(Error::io("opening", self.path_of(name), errno.into())),
+            }
+        };
+        let stat = rustix::fs::fstat(&fd)
+            .map_err(|errno| Error::io("asking about", self.path_of(name), errno.into()))?;
+        if !rustix::fs::FileType::from_raw_mode(stat.st_mode).is_file() {
+            return Err(Error::corrupt(
+                self.path_of(name),
+                0,
+                "this is no regular file",
+            ));
+        }
+        Ok(Some(File::from(fd)))
+    }
+
+    /// Opens a file for reading and writing; `None`: there is none.
+    pub(crate) fn open_file(&self, name: Name) -> Result<Option<File>> {
+        self.open_with(name, OFlags::RDWR)
+    }
+
+    /// Opens a file for reading alone; `None`: there is none.
+    pub(crate) fn open_to_read(&self, name: Name) -> Result<Option<File>> {
+        self.open_with(name, OFlags::RDONLY)
+    }
+
+    /// Opens a lock file, making it when it is not there.
+    pub(crate) fn open_lock(&self, name: Name) -> Result<File> {
+        match self.open_with(name, OFlags::RDWR | OFlags::CREATE)? {
+            Some(file) => Ok(file),
+            None => Err(Error::Moved {
+                path: self.path.clone(),
+            }),
+        }
+    }
+
+    /// Makes a new, empty file; one that is there already goes first.
+    pub(crate) fn create(&self, name: Name) -> Result<File> {
+        self.remove(name)?;
+        match self.open_with(name, OFlags::RDWR | OFlags::CREATE | OFlags::EXCL)? {
+            Some(file) => Ok(file),
+            None => Err(Error::Moved {
+                path: self.path.clone(),
+            }),
+        }
+    }
+
+    /// Removes a file; one that is not there is gone.
+    pub(crate) fn remove(&self, name: Name) -> Result<()> {
+        match rustix::fs::unlinkat(&self.fd, name.to_string(), AtFlags::empty()) {
+            Ok(()) | Err(rustix::io::Errno::NOENT) => Ok(()),
+            Err(errno) => Err(Error::io("removing", self.path_of(name), errno.into())),
+        }
+    }
+
+    /// Gives `from` the name `to`, at once.
+    pub(crate) fn rename(&self, from: Name, to: Name) -> Result<()> {
+        rustix::fs::renameat(&self.fd, from.to_string(), &self.fd, to.to_string())
+            .map_err(|errno| Error::io("renaming", self.path_of(from), errno.into()))
+    }
+
+    /// What stands under `name`; `None`: nothing.
+    pub(crate) fn stat(&self, name: Name) -> Result<Option<Stat>> {
+        match rustix::fs::statat(&self.fd, name.to_string(), AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(stat) => Ok(Some(stat_of(&stat))),
+            Err(rustix::io::Errno::NOENT) => Ok(None),
+            Err(errno) => Err(Error::io("asking about", self.path_of(name), errno.into())),
+        }
+    }
+
+    /// What an open file is.
+    pub(crate) fn stat_open(&self, name: Name, file: &File) -> Result<Stat> {
+        let stat = rustix::fs::fstat(file)
+            .map_err(|errno| Error::io("asking about", self.path_of(name), errno.into()))?;
+        Ok(stat_of(&stat))
+    }
+
+    /// The names in the directory: ours, and those of strangers.
+    pub(crate) fn list(&self) -> Result<(Vec<Name>, Vec<String>)> {
+        let fault = |error: io::Error| Error::io("listing", &self.path, error);
+        let (mut ours, mut strangers) = (Vec::new(), Vec::new());
+        for entry in rustix::fs::Dir::read_from(&self.fd).map_err(|errno| fault(errno.into()))? {
+            let entry = entry.map_err(|errno| fault(errno.into()))?;
+            let text = entry.file_name().to_string_lossy().into_owned();
+            match Name::parse(&text) {
+                _ if text == "." || text == ".." => {}
+                Some(name) => ours.push(name),
+                None => strangers.push(text),
+            }
+        }
+        strangers.sort();
+        Ok((ours, strangers))
+    }
+
+    /// Allocates the bytes `at..at + len` of a file for good; the file keeps its other bytes.
+    ///
+    /// A file that was shorter is made longer. A refusal leaves nothing allocated that was not.
+    pub(crate) fn allocate(&self, name: Name, file: &File, at: u64, len: u64) -> Result<()> {
+        let before = self.stat_open(name, file)?;
+        loop {
+            match rustix::fs::fallocate(file, FallocateFlags::empty(), at, len) {
+                Ok(()) => return Ok(()),
+                Err(rustix::io::Errno::INTR) => {}
+                Err(errno) => {
+                    // ext4 keeps what it had found of the space before it gave up (DESIGN.md).
+                    if before.len <= at {
+                        let _ = rustix::fs::ftruncate(file, before.len);
+                    } else {
+                        let hole = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+                        let _ = rustix::fs::fallocate(file, hole, at, len);
+                    }
+                    let path = self.path_of(name);
+                    return Err(match errno {
+                        rustix::io::Errno::NOSPC | rustix::io::Errno::DQUOT => Error::NoSpace {
+                            path,
+                            needed_bytes: len,
+                        },
+                        errno => Error::io("allocating space for", path, errno.into()),
+                    });
+                }
+            }
+        }
+    }
+
+    /// Sets the length of a file without allocating.
+    pub(crate) fn set_len(&self, name: Name, file: &File, len: u64) -> Result<()> {
+        rustix::fs::ftruncate(file, len)
+            .map_err(|errno| Error::io("sizing", self.path_of(name), errno.into()))
+    }
+
+    /// Writes all of `bytes` at `at`.
+    pub(crate) fn write_at(&self, name: Name, file: &File, at: u64, bytes: &[u8]) -> Result<()> {
+        file.write_all_at(bytes, at)
+            .map_err(|error| Error::io("writing", self.path_of(name), error))
+    }
+
+    /// Reads `len` bytes at `at`, fewer at the file's end.
+    pub(crate) fn read_at(&self, name: Name, file: &File, at: u64, len: usize) -> Result<Vec<u8>> {
+        let mut bytes = vec![0; len];
+        let mut had = 0;
+        while had < len {
+            match file.read_at(&mut bytes[had..], at + had as u64) {
+                Ok(0) => break,
+                Ok(count) => had += count,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(Error::io("reading", self.path_of(name), error)),
+            }
+        }
+        bytes.truncate(had);
+        Ok(bytes)
+    }
+
+    /// Waits until the file's bytes, and what is needed to find them, are on the disk.
+    pub(crate) fn sync(&self, name: Name, file: &File) -> Result<()> {
+        rustix::fs::fdatasync(file)
+            .map_err(|errno| Error::io("syncing", self.path_of(name), errno.into()))
+    }
+
+    /// Waits until the directory's names are on the disk.
+    pub(crate) fn sync_names(&self) -> Result<()> {
+        rustix::fs::fsync(&self.fd)
+            .map_err(|errno| Error::io("syncing the directory", &self.path, errno.into()))
+    }
+}
+
+fn stat_of(stat: &rustix::fs::Stat) -> Stat {
+    Stat {
+        inode: stat.st_ino,
+        len: stat.st_size as u64,
+        disk: stat.st_blocks as u64 * 512,
+    }
+}

@@ -1,0 +1,116 @@
+//! flock, held by a file description of its own, that a forked child can neither keep nor release.
+//!
+//! `fs2`'s names are shadowed by `std::fs::File`'s, so they are called fully qualified. Never waits
+//! without a deadline; never decides what a lock means.
+
+use std::fs::File;
+use std::os::fd::{AsRawFd, IntoRawFd};
+use std::time::{Duration, Instant};
+
+use crate::error::{Error, Result};
+use crate::format::name::Name;
+use crate::os::dir::Dir;
+use crate::os::raw;
+
+/// An exclusive lock on one of the store's lock files, released when dropped.
+#[derive(Debug)]
+pub(crate) struct FileLock {
+    file: Option<File>,
+    seat: Option<usize>,
+    forks: u64,
+    pub(crate) inode: u64,
+}
+
+impl FileLock {
+    /// Tries once; `None`: somebody else has it.
+    pub(crate) fn try_take(dir: &Dir, name: Name) -> Result<Option<FileLock>> {
+        let file = dir.open_lock(name)?;
+        Self::try_lock(dir, name, file)
+    }
+
+    fn try_lock(dir: &Dir, name: Name, file: File) -> Result<Option<FileLock>> {
+        let forks = raw::forks();
+        let Some(seat) = raw::register_lock(file.as_raw_fd()) else {
+            let error = std::io::Error::other("more than 1024 locks are held by this process");
+            return Err(Error::io("locking", dir.path_of(name), error));
+        };
+        let inode = dir.stat_open(name, &file)?.inode;
+        let lock = FileLock {
+            file: Some(file),
+            seat: Some(seat),
+            forks,
+            inode,
+        };
+        match lock.file.as_ref().map(fs2::FileExt::try_lock_exclusive) {
+            Some(Err(error))
+                if error.raw_os_error() == fs2::lock_contended_error().raw_os_error() =>
+            {
+                Ok(None)
+            }
+            Some(Err(error)) => Err(Error::io("locking", dir.path_of(name), error)),
+            _ => Ok(Some(lock)),
+        }
+    }
+
+    /// Waits for the lock until `timeout` has passed (`None`: for ever).
+    pub(crate) fn take(dir: &Dir, name: Name, timeout: Option<Duration>) -> Result<FileLock> {
+        let start = Instant::now();
+        let mut pause = Duration::from_micros(50);
+        loop {
+            if let Some(lock) = Self::try_take(dir, name)? {
+                // Whoever replaced the file in between has another lock.
+                if dir.stat(name)?.is_some_and(|stat| stat.inode == lock.inode) {
+                    return Ok(lock);
+                }
+            }
+            if timeout.is_some_and(|timeout| start.elapsed() >= timeout) {
+                return Err(Error::Busy {
+                    holder_pid: 0,
+                    held_since: None,
+                    waited: start.elapsed(),
+                    removed: 0,
+                });
+            }
+            std::thread::sleep(pause);
+            pause = (pause * 2).min(Duration::from_millis(10));
+        }
+    }
+}
+
+impl Drop for FileLock {
+    fn drop(&mut self) {
+        let Some(file) = self.file.take() else { return };
+        if raw::forks() != self.forks {
+            // The child of a fork: its copy of the descriptor is closed already.
+            let _ = file.into_raw_fd();
+            return;
+        }
+        if let Some(seat) = self.seat {
+            raw::forget_lock(seat);
+        }
+    }
+}
+
+/// Whether somebody alive holds `name` exclusively. Asks with a *shared* try-lock, which two can hold.
+///
+/// # Errors
+/// [`Error::Moved`] when the file is missing or is not the one with `inode`: that is no dead holder.
+pub(crate) fn is_held(dir: &Dir, name: Name, inode: u64) -> Result<bool> {
+    let Some(file) = dir.open_file(name)? else {
+        return Err(Error::Moved {
+            path: dir.path_of(name),
+        });
+    };
+    if dir.stat_open(name, &file)?.inode != inode {
+        return Err(Error::Moved {
+            path: dir.path_of(name),
+        });
+    }
+    match fs2::FileExt::try_lock_shared(&file) {
+        Ok(()) => Ok(false),
+        Err(error) if error.raw_os_error() == fs2::lock_contended_error().raw_os_error() => {
+            Ok(true)
+        }
+        Err(error) => Err(Error::io("testing the lock", dir.path_of(name), error)),
+    }
+}

@@ -1,0 +1,103 @@
+//! Insertion order: an append-only list of cells, one per insertion, checked when walked.
+//!
+//! A cell is (31 hash bits as the keymap knows them) << 32 | (low 32 bits of the entry's order). It is
+//! alive while the keymap leads from those hash bits to a record with that order; overwrites,
+//! deletes and compaction never touch it. Owns the cells; never looks at a record.
+
+use crate::error::Result;
+use crate::format::bucket::KNOWN_MASK;
+use crate::format::header::{Address, Shared, space};
+use crate::os::dir::Dir;
+use crate::part::shared::Files;
+
+pub(crate) const CELL_LEN: u64 = 8;
+/// Bytes an order list begins with.
+const GROW_MIN: u64 = 4096;
+
+/// One insertion.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Cell {
+    pub(crate) hash: u64,
+    pub(crate) order_low: u32,
+}
+
+impl Cell {
+    pub(crate) fn new(hash: u64, order: u64) -> Self {
+        Cell {
+            hash: hash & KNOWN_MASK,
+            order_low: order as u32,
+        }
+    }
+
+    pub(crate) fn to_bits(self) -> u64 {
+        self.hash << 32 | u64::from(self.order_low)
+    }
+
+    pub(crate) fn from_bits(bits: u64) -> Self {
+        Cell {
+            hash: bits >> 32,
+            order_low: bits as u32,
+        }
+    }
+
+    /// Whether the cell was made after `bound`; orders are compared as they wrap.
+    pub(crate) fn is_after(self, bound: u64) -> bool {
+        (self.order_low.wrapping_sub(bound as u32) as i32) > 0
+    }
+}
+
+/// Where cell `index` of a space stands.
+pub(crate) fn cell_at(space: u32, index: u64) -> Address {
+    Address {
+        file: Shared::Order(space),
+        at: index * CELL_LEN,
+        half: false,
+    }
+}
+
+/// The cell `index` of a space; `None`: there is none.
+pub(crate) fn cell(files: &Files, dir: &Dir, space: u32, index: u64) -> Result<Option<Cell>> {
+    if index >= files.space(space, space::CELLS) {
+        return Ok(None);
+    }
+    files
+        .load(dir, cell_at(space, index))
+        .map(|bits| Some(Cell::from_bits(bits)))
+}
+
+/// Sees to it that `more` cells find their space; returns the bytes taken on disk. Under the lock.
+pub(crate) fn reserve(files: &Files, dir: &Dir, space: u32, more: u64) -> Result<u64> {
+    if files.order(dir, space)?.is_none() {
+        files.create_order(dir, space)?;
+    }
+    let Some(region) = files.order(dir, space)? else {
+        return Ok(0);
+    };
+    let need = (files.space(space, space::CELLS) + more) * CELL_LEN;
+    let has = files.space(space, space::BYTES);
+    if need <= has {
+        return Ok(0);
+    }
+    let step = (has / 32)
+        .clamp(GROW_MIN, 1 << 20)
+        .max(need - has)
+        .next_multiple_of(GROW_MIN);
+    region.grow(dir, has, has + step)?;
+    files
+        .header
+        .put(Files::space_at(space, space::BYTES).at, has + step);
+    Ok(step)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Cell;
+
+    #[test]
+    fn cells_come_back_and_compare_across_the_wrap() {
+        let cell = Cell::new(0x7FFF_1234, 0x1_0000_0005);
+        assert_eq!(Cell::from_bits(cell.to_bits()), cell);
+        assert!(cell.is_after(0xFFFF_FFFF) && cell.is_after(0x1_0000_0004));
+        assert!(!cell.is_after(0x1_0000_0005) && !cell.is_after(0x1_0000_0100));
+    }
+}

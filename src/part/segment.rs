@@ -1,0 +1,296 @@
+//! Segments: append-only files of records, with a summary growing down from the end.
+//!
+//! Owns the bytes of `*.seg` files. Holds: bytes below the tail never change; bytes past it mean
+//! nothing yet; only what was allocated is stored to. Never takes a lock or deletes a file.
+
+use std::sync::Arc;
+
+use crate::error::{Error, Result};
+use crate::format::name::Name;
+use crate::format::record::{self, Fault, Head, Record, SHAPE_AT};
+use crate::format::seed::Seed;
+use crate::format::segment::{HeadFault, RECORDS_AT, SUMMARY_LEN, SegmentHead, Summary};
+use crate::limits::SEGMENT_BYTES_MAX;
+use crate::os::dir::Dir;
+use crate::os::raw::Map;
+
+/// Records from this length on are read by `pread`, so that a failing medium is an error.
+const PREAD_FROM: usize = 64 * 1024;
+
+/// One segment file, mapped whole.
+#[derive(Debug)]
+pub(crate) struct Segment {
+    pub(crate) head: SegmentHead,
+    pub(crate) seed: Seed,
+    pub(crate) slot: u16,
+    /// Bytes its header says it should have, when the file has fewer.
+    pub(crate) cut_from: Option<u64>,
+    map: Arc<Map>,
+}
+
+/// What a place holds.
+#[derive(Debug)]
+pub(crate) enum Read {
+    /// A whole record; its bytes are in the buffer.
+    Whole(Head),
+    /// Not the record that was written there.
+    Damaged(Fault),
+}
+
+impl Segment {
+    /// Makes the file, its first bytes allocated and its header written.
+    pub(crate) fn create(
+        dir: &Dir,
+        head: SegmentHead,
+        slot: u16,
+        front: u64,
+        back: u64,
+    ) -> Result<Segment> {
+        let name = Name::Segment(head.id);
+        let file = dir.create(name)?;
+        let made = dir
+            .set_len(name, &file, head.size)
+            .and_then(|()| dir.allocate(name, &file, 0, front))
+            .and_then(|()| dir.allocate(name, &file, head.size - back, back));
+        if let Err(error) = made {
+            let _ = dir.remove(name);
+            return Err(error);
+        }
+        let map = Map::new(&file, 0, head.size as usize)
+            .map_err(|error| Error::io("mapping", dir.path_of(name), error))?;
+        map.copy_in(0, &head.encode());
+        Ok(Segment {
+            head,
+            seed: Seed::of_segment(&head.uuid, head.id),
+            slot,
+            cut_from: None,
+            map: Arc::new(map),
+        })
+    }
+
+    /// Opens the segment `id`; `None`: there is no such file.
+    pub(crate) fn open(dir: &Dir, uuid: &[u8; 16], id: u64, slot: u16) -> Result<Option<Segment>> {
+        let name = Name::Segment(id);
+        let Some(file) = dir.open_file(name)? else {
+            return Ok(None);
+        };
+        let damaged = |what: &str| Error::corrupt(dir.path_of(name), 0, what);
+        let bytes = dir.read_at(name, &file, 0, RECORDS_AT as usize)?;
+        let mut head = match SegmentHead::decode(&bytes) {
+            Ok(head) => head,
+            Err(HeadFault::Damaged) => {
+                return Err(damaged("this is no segment, or its header is damaged"));
+            }
+            Err(HeadFault::Newer(version)) => {
+                let what = format!(
+                    "it is a segment of format version {version}; this larder reads version 1"
+                );
+                return Err(Error::Unsupported {
+                    path: dir.path_of(name),
+                    what,
+                });
+            }
+        };
+        if head.uuid != *uuid || head.id != id {
+            return Err(damaged("this segment belongs to another store"));
+        }
+        let len = dir.stat_open(name, &file)?.len;
+        if head.size > SEGMENT_BYTES_MAX || head.size < RECORDS_AT + SUMMARY_LEN {
+            return Err(damaged("its header names an impossible size"));
+        }
+        // Cut short: what is left can still be read; its footer is gone.
+        let cut_from = (len < head.size).then_some(head.size);
+        head.size = head.size.min(len / 8 * 8);
+        let map = Map::new(&file, 0, head.size as usize)
+            .map_err(|error| Error::io("mapping", dir.path_of(name), error))?;
+        Ok(Some(Segment {
+            head,
+            seed: Seed::of_segment(uuid, id),
+            slot,
+            cut_from,
+            map: Arc::new(map),
+        }))
+    }
+
+    /// Copies the bytes `from..to`, both multiples of 8, inside the segment.
+    pub(crate) fn copy_range(
+        &self,
+        dir: &Dir,
+        from: u64,
+        to: u64,
+        out: &mut Vec<u8>,
+    ) -> Result<()> {
+        let to = to.min(self.head.size / 8 * 8);
+        if from < to {
+            let fault = |error| Error::io("reading", dir.path_of(self.name()), error);
+            self.map
+                .touch(from as usize, (to - from) as usize)
+                .map_err(fault)?;
+            self.map
+                .copy_out(from as usize, (to - from) as usize / 8 * 8, out);
+        }
+        Ok(())
+    }
+
+    pub(crate) fn name(&self) -> Name {
+        Name::Segment(self.head.id)
+    }
+
+    pub(crate) fn map(&self) -> &Arc<Map> {
+        &self.map
+    }
+
+    /// Copies the record at `at` into `out` (replaced) and verifies the copy.
+    #[inline]
+    pub(crate) fn read(&self, dir: &Dir, at: u64, out: &mut Vec<u8>) -> Result<Read> {
+        match self.copy(dir, at, out)? {
+            None => Ok(Read::Damaged(Fault::Head)),
+            Some(()) => Ok(match Record::decode(out, self.seed, at) {
+                Ok(record) => Read::Whole(record.head),
+                Err(fault) => Read::Damaged(fault),
+            }),
+        }
+    }
+
+    /// Copies what claims to be a record; `None`: what is there claims to be none.
+    #[inline]
+    fn copy(&self, dir: &Dir, at: u64, out: &mut Vec<u8>) -> Result<Option<()>> {
+        out.clear();
+        let size = self.head.size;
+        let fault = |error| Error::io("reading", dir.path_of(self.name()), error);
+        if at < RECORDS_AT || at + record::HEAD_LEN as u64 > size {
+            return Ok(None);
+        }
+        self.map
+            .touch(at as usize, record::HEAD_LEN + record::OPTIONS_MAX)
+            .map_err(fault)?;
+        let word = |offset: usize| {
+            let at = at + offset as u64;
+            (at + 8 <= size).then(|| {
+                self.map
+                    .word(at as usize)
+                    .load(std::sync::atomic::Ordering::Relaxed)
+            })
+        };
+        let Some(len) = word(SHAPE_AT as usize).and_then(|shape| record::claimed_len(shape, word))
+        else {
+            return Ok(None);
+        };
+        if at + len as u64 > size {
+            return Ok(None);
+        }
+        if len >= PREAD_FROM {
+            let name = self.name();
+            let Some(file) = dir.open_to_read(name)? else {
+                return Ok(None);
+            };
+            *out = dir.read_at(name, &file, at, len)?;
+            return Ok((out.len() == len).then_some(()));
+        }
+        self.map.touch(at as usize, len).map_err(fault)?;
+        self.map.copy_out(at as usize, len, out);
+        Ok(Some(()))
+    }
+
+    /// The verified fixed part of the record at `at`; key and value are not looked at.
+    pub(crate) fn read_head(&self, dir: &Dir, at: u64) -> Result<Option<Head>> {
+        let mut bytes = Vec::new();
+        let most =
+            (record::HEAD_LEN + record::OPTIONS_MAX + crate::limits::TAGS_MAX * 4 + 8) as u64;
+        if at < RECORDS_AT || at + record::HEAD_LEN as u64 > self.head.size {
+            return Ok(None);
+        }
+        let first = (record::HEAD_LEN + record::OPTIONS_MAX) as u64;
+        for want in [first, most] {
+            let len = want.min(self.head.size - at) / 8 * 8;
+            self.map
+                .touch(at as usize, len as usize)
+                .map_err(|error| Error::io("reading", dir.path_of(self.name()), error))?;
+            bytes.clear();
+            self.map.copy_out(at as usize, len as usize, &mut bytes);
+            match record::decode_head(&bytes, self.seed, at) {
+                Ok(head) if at + head.len() as u64 <= self.head.size => return Ok(Some(head)),
+                Err(Fault::Short) => {}
+                _ => return Ok(None),
+            }
+        }
+        Ok(None)
+    }
+
+    /// Stores bytes of records at `at`, inside what was allocated.
+    pub(crate) fn write(&self, at: u64, bytes: &[u8]) {
+        self.map.copy_in(at as usize, bytes);
+    }
+
+    /// Stores the `index`-th summary.
+    pub(crate) fn write_summary(&self, index: u64, summary: &Summary) {
+        let at = Summary::position(self.head.size, index) as usize;
+        let [low, high] = summary.encode(self.seed, index);
+        self.map
+            .word(at)
+            .store(low, std::sync::atomic::Ordering::Relaxed);
+        self.map
+            .word(at + 8)
+            .store(high, std::sync::atomic::Ordering::Relaxed);
+    }
+
+    /// The `index`-th summary; `None`: none, or damaged.
+    pub(crate) fn summary(&self, index: u64) -> Option<Summary> {
+        Summary::decode(self.summary_words(index)?, self.seed, index)
+    }
+
+    fn summary_words(&self, index: u64) -> Option<[u64; 2]> {
+        let end = self
+            .head
+            .size
+            .checked_sub((index + 1).checked_mul(SUMMARY_LEN)?)?;
+        if end < RECORDS_AT {
+            return None;
+        }
+        self.map.touch(end as usize, SUMMARY_LEN as usize).ok()?;
+        let load = |at: u64| {
+            self.map
+                .word(at as usize)
+                .load(std::sync::atomic::Ordering::Relaxed)
+        };
+        Some([load(end), load(end + 8)])
+    }
+
+    /// Whether anything was ever stored as the `index`-th summary.
+    pub(crate) fn has_summary_bytes(&self, index: u64) -> bool {
+        self.summary_words(index)
+            .is_some_and(|words| words != [0, 0])
+    }
+
+    /// Takes space for the bytes `from..to`; the pages are made present.
+    pub(crate) fn allocate(&self, dir: &Dir, from: u64, to: u64) -> Result<()> {
+        let name = self.name();
+        let Some(file) = dir.open_file(name)? else {
+            return Err(Error::Moved {
+                path: dir.path_of(name),
+            });
+        };
+        dir.allocate(name, &file, from, to - from)?;
+        self.map.populate(from as usize, (to - from) as usize);
+        Ok(())
+    }
+
+    /// Whether the 32 bytes at `at` are all zero: nobody began a record there.
+    pub(crate) fn is_blank(&self, at: u64) -> bool {
+        let mut bytes = Vec::new();
+        let len = (self.head.size - at).min(record::HEAD_LEN as u64) as usize / 8 * 8;
+        self.map.copy_out(at as usize, len, &mut bytes);
+        bytes.iter().all(|&byte| byte == 0)
+    }
+
+    /// Stores zeros over `from..to`, from the end backwards.
+    pub(crate) fn blank(&self, from: u64, to: u64) {
+        let mut at = to / 8 * 8;
+        while at > from {
+            at -= 8;
+            self.map
+                .word(at as usize)
+                .store(0, std::sync::atomic::Ordering::Release);
+        }
+    }
+}

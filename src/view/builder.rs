@@ -1,0 +1,171 @@
+//! How a store is opened, and with which settings.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::engine::open::Wish;
+use crate::error::Result;
+use crate::format::settings::{Compression, Durability, Settings};
+use crate::os::clock::{Clock, SystemClock};
+use crate::view::cache::Cache;
+use crate::view::handle::Handle;
+
+type Setter = Arc<dyn Fn(&mut Settings) + Send + Sync>;
+
+/// Opens a store; what is set here is set for every process, and kept.
+///
+/// ```
+/// use larder::{Cache, Durability};
+///
+/// # let dir = tempfile::tempdir().unwrap();
+/// let cache = Cache::builder().size_limit_bytes(64 << 20).durability(Durability::Sync).open(dir.path())?;
+/// cache.close()?;
+/// // A later open without settings keeps them.
+/// assert_eq!(Cache::open(dir.path())?.settings()?.size_limit_bytes, 64 << 20);
+/// # Ok::<(), larder::Error>(())
+/// ```
+#[derive(Clone)]
+#[must_use]
+pub struct Builder {
+    setters: Vec<Setter>,
+    clock: Arc<dyn Clock>,
+    create: bool,
+    any_filesystem: bool,
+}
+
+impl Default for Builder {
+    fn default() -> Self {
+        Builder {
+            setters: Vec::new(),
+            clock: Arc::new(SystemClock),
+            create: true,
+            any_filesystem: false,
+        }
+    }
+}
+
+impl Builder {
+    fn with(mut self, setter: impl Fn(&mut Settings) + Send + Sync + 'static) -> Self {
+        self.setters.push(Arc::new(setter));
+        self
+    }
+
+    /// Bytes the directory may take on disk. Default 1 GiB.
+    pub fn size_limit_bytes(self, bytes: u64) -> Self {
+        self.with(move |settings| settings.size_limit_bytes = bytes)
+    }
+
+    /// Bytes of a segment file. Default 64 MiB.
+    pub fn segment_size_bytes(self, bytes: u64) -> Self {
+        self.with(move |settings| settings.segment_size_bytes = bytes)
+    }
+
+    /// Values from this length on get a file of their own. Default 1 MiB.
+    pub fn large_value_bytes(self, bytes: u64) -> Self {
+        self.with(move |settings| settings.large_value_bytes = bytes)
+    }
+
+    /// When an acknowledged write survives power loss. Default [`Durability::Process`].
+    pub fn durability(self, durability: Durability) -> Self {
+        self.with(move |settings| settings.durability = durability)
+    }
+
+    /// How long a write waits for the writer lock; `None`: for ever. Default 60 s.
+    pub fn lock_timeout(self, timeout: Option<Duration>) -> Self {
+        self.with(move |settings| settings.lock_timeout = timeout)
+    }
+
+    /// When values are compressed. Default: when a write asks for it.
+    pub fn compression(self, compression: Compression) -> Self {
+        self.with(move |settings| settings.compression = compression)
+    }
+
+    /// The ttl of writes that name none. Default: they never expire.
+    pub fn default_ttl(self, ttl: Option<Duration>) -> Self {
+        self.with(move |settings| settings.default_ttl = ttl)
+    }
+
+    /// Count hits and misses. Default true.
+    pub fn statistics(self, count: bool) -> Self {
+        self.with(move |settings| settings.statistics = count)
+    }
+
+    /// Where the time comes from. Default [`SystemClock`]; of this handle alone.
+    pub fn clock(mut self, clock: Arc<dyn Clock>) -> Self {
+        self.clock = clock;
+        self
+    }
+
+    /// Whether a store that is missing is made. Default true; false: it is
+    /// [`Error::NotAStore`](crate::Error::NotAStore), and nothing is made.
+    pub fn create(mut self, create: bool) -> Self {
+        self.create = create;
+        self
+    }
+
+    /// Takes any filesystem, for one handle alone: others wait for it to close. Default false.
+    pub fn allow_any_filesystem(mut self, allow: bool) -> Self {
+        self.any_filesystem = allow;
+        self
+    }
+
+    /// Opens the store in `dir`, making or rebuilding it as needed.
+    ///
+    /// Takes under 1 ms whatever it holds, unless the derived files must be rebuilt from the log.
+    ///
+    /// # Errors
+    /// [`NotAStore`](crate::Error::NotAStore), [`Unsupported`](crate::Error::Unsupported) (a newer
+    /// format, a filesystem), [`InvalidSetting`](crate::Error::InvalidSetting),
+    /// [`Busy`](crate::Error::Busy) (another opener did not finish in time),
+    /// [`NoSpace`](crate::Error::NoSpace), [`Corrupt`](crate::Error::Corrupt),
+    /// [`Io`](crate::Error::Io). A directory that is no store is left as it was.
+    pub fn open(self, dir: impl AsRef<Path>) -> Result<Cache> {
+        let mut settings = Settings::default();
+        self.apply(&mut settings);
+        settings.validate().or_else(|error| {
+            // It may fit an existing store's other settings: that is decided below.
+            if dir.as_ref().exists() {
+                Ok(())
+            } else {
+                Err(error)
+            }
+        })?;
+        let wish = Wish {
+            create: self.create,
+            any_filesystem: self.any_filesystem,
+            clock: Arc::clone(&self.clock),
+            settings,
+            timeout: Some(Duration::from_secs(60)),
+        };
+        let cache = Cache::of(Handle::open(dir.as_ref(), wish)?);
+        if !self.setters.is_empty() {
+            let before = cache.settings()?;
+            let mut after = before.clone();
+            self.apply(&mut after);
+            after.validate()?;
+            if after.to_words() != before.to_words() {
+                cache.update_settings(|settings| self.apply(settings))?;
+            }
+        }
+        cache.start_syncing()?;
+        Ok(cache)
+    }
+
+    fn apply(&self, settings: &mut Settings) {
+        for setter in &self.setters {
+            setter(settings);
+        }
+    }
+}
+
+impl std::fmt::Debug for Builder {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let mut settings = Settings::default();
+        self.apply(&mut settings);
+        f.debug_struct("Builder")
+            .field("settings", &settings)
+            .field("create", &self.create)
+            .finish_non_exhaustive()
+    }
+}

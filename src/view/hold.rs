@@ -1,0 +1,42 @@
+//! Exclusive holds on names: byte-range locks of one file, which end with their holder.
+
+use std::fs::File;
+use std::time::{Duration, Instant};
+
+use crate::engine::store::Store;
+use crate::error::{Error, Result};
+use crate::format::name::Name;
+use crate::os::raw;
+
+/// A hold on a name, given back when dropped. Made by [`Cache::hold`](crate::Cache::hold).
+#[derive(Debug)]
+pub struct Hold {
+    _file: File,
+}
+
+impl Hold {
+    pub(crate) fn take(store: &Store, name: &[u8], timeout: Option<Duration>) -> Result<Hold> {
+        // Two names with one of 2^62 bytes wait for each other, and are right all the same.
+        let byte = store.hash.of(u32::MAX, name) >> 2;
+        let start = Instant::now();
+        let mut pause = Duration::from_micros(200);
+        let file = store.dir.open_lock(Name::Holds)?;
+        loop {
+            let had = raw::try_lock_byte(&file, byte)
+                .map_err(|error| Error::io("locking", store.dir.path_of(Name::Holds), error))?;
+            if had {
+                return Ok(Hold { _file: file });
+            }
+            if timeout.is_some_and(|timeout| start.elapsed() >= timeout) {
+                return Err(Error::Busy {
+                    holder_pid: 0,
+                    held_since: None,
+                    waited: start.elapsed(),
+                    removed: 0,
+                });
+            }
+            std::thread::sleep(pause);
+            pause = (pause * 2).min(Duration::from_millis(10));
+        }
+    }
+}

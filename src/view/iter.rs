@@ -1,0 +1,247 @@
+//! Walking entries: in insertion order both ways, or sorted.
+//!
+//! The bound is fixed when the iterator is made; writing meanwhile is safe, and it ends. Looks each
+//! cell up when it comes to it, so a value is the newest at that moment.
+
+use std::sync::Arc;
+
+use crate::engine::read::Hit;
+use crate::engine::store::Store;
+use crate::error::Result;
+use crate::format::header::space;
+use crate::part::order;
+use crate::view::cache::Cache;
+use crate::view::prepare;
+use crate::view::value::Value;
+
+/// Positions of a space's order list still to be visited.
+#[derive(Debug)]
+struct Cursor {
+    store: Arc<Store>,
+    space: u32,
+    front: u64,
+    back: u64,
+    /// Entries inserted after this sequence are not visited.
+    bound: u64,
+}
+
+impl Cursor {
+    fn new(store: &Arc<Store>, space: u32) -> Cursor {
+        // In this order: every entry up to `bound` has its cell below `back`.
+        let bound = store.committed();
+        let back = store.files.space(space, space::CELLS);
+        let front = store.files.space(space, space::HEAD).min(back);
+        Cursor {
+            store: Arc::clone(store),
+            space,
+            front,
+            back,
+            bound,
+        }
+    }
+
+    /// The next entry that is there and live, from either end.
+    fn step<T>(
+        &mut self,
+        forward: bool,
+        take: impl Fn(&Store, Hit<'_>, &mut Vec<u8>) -> Result<Option<T>>,
+    ) -> Option<Result<T>> {
+        let mut buffer = Vec::new();
+        let mut passed = 0_u32;
+        while self.front < self.back {
+            let index = if forward { self.front } else { self.back - 1 };
+            let found = self.visit(index, &mut buffer, &take);
+            if forward {
+                self.front += 1;
+            } else {
+                self.back -= 1;
+            }
+            match found {
+                Ok(None) => passed += 1,
+                Ok(Some(Seen::Expired)) => {}
+                Ok(Some(Seen::Live(item))) => {
+                    if forward && passed > 64 {
+                        self.hint(index);
+                    }
+                    return Some(Ok(item));
+                }
+                Err(error) => return Some(Err(error)),
+            }
+        }
+        None
+    }
+
+    fn visit<T>(
+        &self,
+        index: u64,
+        buffer: &mut Vec<u8>,
+        take: &impl Fn(&Store, Hit<'_>, &mut Vec<u8>) -> Result<Option<T>>,
+    ) -> Result<Option<Seen<T>>> {
+        let store = &self.store;
+        let Some(cell) = order::cell(&store.files, &store.dir, self.space, index)? else {
+            return Ok(None);
+        };
+        if cell.is_after(self.bound) {
+            return Ok(None);
+        }
+        // Twice at most in practice: a large value's file that is gone means the entry has changed.
+        for _ in 0..crate::limits::RETRIES_MAX {
+            let Some(hit) = store.find_cell(self.space, cell, buffer)? else {
+                return Ok(None);
+            };
+            if hit.head.order > self.bound {
+                return Ok(None);
+            }
+            if hit.is_expired(store.now_ms()) {
+                return Ok(Some(Seen::Expired));
+            }
+            if let Some(item) = take(store, hit, buffer)? {
+                return Ok(Some(Seen::Live(item)));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Many dead cells stood before `index`: if they all did and the lock is free, the next one skips them.
+    #[cold]
+    fn hint(&self, index: u64) {
+        let store = &self.store;
+        let head = store.files.space(self.space, space::HEAD);
+        if index <= head {
+            return;
+        }
+        let Ok(held) = Store::lock(&**store, Some(std::time::Duration::ZERO)) else {
+            return;
+        };
+        let mut buffer = Vec::new();
+        let all_dead = (head..index).all(|index| {
+            let cell = order::cell(&store.files, &store.dir, self.space, index);
+            matches!(cell, Ok(Some(cell)) if matches!(store.find_cell(self.space, cell, &mut buffer), Ok(None)))
+        });
+        if all_dead {
+            store.files.header.put(
+                crate::part::shared::Files::space_at(self.space, space::HEAD).at,
+                index,
+            );
+        }
+        drop(held);
+    }
+}
+
+enum Seen<T> {
+    Live(T),
+    Expired,
+}
+
+/// Live entries in insertion order, both ways. Made by [`Cache::iter`].
+#[derive(Debug)]
+pub struct Iter(Cursor);
+
+impl Iter {
+    pub(crate) fn new(store: &Arc<Store>, space: u32) -> Result<Iter> {
+        Ok(Iter(Cursor::new(store, space)))
+    }
+}
+
+fn item(store: &Store, hit: Hit<'_>, buffer: &mut Vec<u8>) -> Result<Option<(Vec<u8>, Value)>> {
+    let key = hit.key(buffer).to_vec();
+    let bytes = std::mem::take(buffer);
+    Ok(prepare::value_of(store, &hit.head, bytes)?.map(|value| (key, value)))
+}
+
+impl Iterator for Iter {
+    type Item = Result<(Vec<u8>, Value)>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        self.0.step(true, item)
+    }
+}
+
+impl DoubleEndedIterator for Iter {
+    fn next_back(&mut self) -> Option<Self::Item> {
+        self.0.step(false, item)
+    }
+}
+
+/// Keys of live entries in insertion order, both ways. Made by [`Cache::keys`].
+#[derive(Debug)]
+pub struct Keys(Cursor);
+
+impl Keys {
+    pub(crate) fn new(store: &Arc<Store>, space: u32) -> Result<Keys> {
+        Ok(Keys(Cursor::new(store, space)))
+    }
+}
+
+impl Iterator for Keys {
+    type Item = Result<Vec<u8>>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        self.0
+            .step(true, |_, hit, buffer| Ok(Some(hit.key(buffer).to_vec())))
+    }
+}
+
+impl DoubleEndedIterator for Keys {
+    fn next_back(&mut self) -> Option<Self::Item> {
+        self.0
+            .step(false, |_, hit, buffer| Ok(Some(hit.key(buffer).to_vec())))
+    }
+}
+
+/// Live entries by key, both ways. Made by [`Cache::iter_sorted`] and [`Cache::range`].
+#[derive(Debug)]
+pub struct Sorted {
+    cache: Cache,
+    keys: std::vec::IntoIter<Vec<u8>>,
+}
+
+impl Sorted {
+    pub(crate) fn new(cache: &Cache, wanted: impl Fn(&[u8]) -> bool) -> Result<Sorted> {
+        let mut keys = Vec::new();
+        for key in cache.keys()? {
+            let key = key?;
+            if wanted(&key) {
+                keys.push(key);
+            }
+        }
+        keys.sort_unstable();
+        Ok(Sorted {
+            cache: cache.clone(),
+            keys: keys.into_iter(),
+        })
+    }
+
+    fn value(&self, key: Vec<u8>) -> Option<Result<(Vec<u8>, Value)>> {
+        match self.cache.get_quietly(&key) {
+            // Gone since the keys were gathered.
+            Ok(None) => None,
+            Ok(Some(value)) => Some(Ok((key, value))),
+            Err(error) => Some(Err(error)),
+        }
+    }
+}
+
+impl Iterator for Sorted {
+    type Item = Result<(Vec<u8>, Value)>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        loop {
+            let key = self.keys.next()?;
+            if let Some(item) = self.value(key) {
+                return Some(item);
+            }
+        }
+    }
+}
+
+impl DoubleEndedIterator for Sorted {
+    fn next_back(&mut self) -> Option<Self::Item> {
+        loop {
+            let key = self.keys.next_back()?;
+            if let Some(item) = self.value(key) {
+                return Some(item);
+            }
+        }
+    }
+}

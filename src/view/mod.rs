@@ -1,0 +1,19 @@
+//! What people call: thin coats over the engine. No view knows a file.
+
+pub(crate) mod builder;
+pub(crate) mod cache;
+pub(crate) mod codec;
+pub(crate) mod handle;
+pub(crate) mod hold;
+pub(crate) mod iter;
+pub(crate) mod log;
+pub(crate) mod numbers;
+pub(crate) mod options;
+pub(crate) mod prepare;
+pub(crate) mod queue;
+pub(crate) mod reader;
+pub(crate) mod state;
+pub(crate) mod stats;
+pub(crate) mod transaction;
+pub(crate) mod typed;
+pub(crate) mod value;

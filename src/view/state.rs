@@ -1,0 +1,365 @@
+//! What a transaction has done so far: changes over the store, seen by itself alone.
+//!
+//! Owns the writer lock for as long as it lives, and the changes until they are committed. Never
+//! shows anybody else a thing.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::rc::{Rc, Weak};
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::engine::batch::{Change, Payload};
+use crate::engine::large::Stream;
+use crate::engine::store::{Held, INNER_SPACE, MAIN_SPACE, Store};
+use crate::engine::write::{tag_id_key, tag_key};
+use crate::error::{Error, Result};
+use crate::format::header as layout;
+use crate::format::record::Head;
+use crate::limits::TAGS_MAX;
+use crate::view::options::SetOptions;
+use crate::view::prepare::{self, Prepared};
+use crate::view::value::{Number, Value, ValueKind};
+
+/// An open transaction.
+pub(crate) struct State {
+    held: Held<Arc<Store>>,
+    pub(crate) store: Arc<Store>,
+    changes: Vec<Option<Change>>,
+    by_hash: HashMap<u64, Vec<usize>>,
+    streams: Vec<Stream>,
+    new_tags: HashMap<Vec<u8>, u32>,
+    pub(crate) now_ms: u64,
+}
+
+thread_local! {
+    /// The transactions this thread is in, outermost first.
+    static OPEN: RefCell<Vec<(usize, Weak<RefCell<State>>)>> = const { RefCell::new(Vec::new()) };
+}
+
+fn address(store: &Arc<Store>) -> usize {
+    Arc::as_ptr(store) as usize
+}
+
+/// The transaction this thread is in on `store`.
+pub(crate) fn current(store: &Arc<Store>) -> Option<Rc<RefCell<State>>> {
+    OPEN.with_borrow(|open| {
+        open.iter()
+            .rev()
+            .find(|(at, _)| *at == address(store))
+            .and_then(|(_, state)| state.upgrade())
+    })
+}
+
+/// Whether this thread is in a transaction on `store`; cheap.
+#[inline]
+pub(crate) fn is_inside(store: &Arc<Store>) -> bool {
+    OPEN.with_borrow(|open| !open.is_empty() && open.iter().any(|(at, _)| *at == address(store)))
+}
+
+/// Takes a thread's note of a transaction away when it ends, also by a panic.
+pub(crate) struct Entered;
+
+impl Entered {
+    pub(crate) fn new(store: &Arc<Store>, state: &Rc<RefCell<State>>) -> Self {
+        OPEN.with_borrow_mut(|open| open.push((address(store), Rc::downgrade(state))));
+        Entered
+    }
+}
+
+impl Drop for Entered {
+    fn drop(&mut self) {
+        OPEN.with_borrow_mut(|open| open.pop());
+    }
+}
+
+impl State {
+    pub(crate) fn begin(store: &Arc<Store>, timeout: Option<Duration>) -> Result<State> {
+        let held = Store::lock(Arc::clone(store), timeout)?;
+        Ok(State {
+            held,
+            store: Arc::clone(store),
+            changes: Vec::new(),
+            by_hash: HashMap::new(),
+            streams: Vec::new(),
+            new_tags: HashMap::new(),
+            now_ms: store.now_ms(),
+        })
+    }
+
+    /// Makes all changes happen.
+    pub(crate) fn commit(mut self) -> Result<()> {
+        self.check_fork()?;
+        let changes: Vec<Change> = self.changes.drain(..).flatten().collect();
+        let (store, proof) = self.held.parts();
+        store.commit(proof, &changes)?;
+        for stream in self.streams.drain(..) {
+            // One that was set and replaced again in the transaction is of no record: it goes.
+            if changes.iter().any(|change| {
+                change
+                    .set
+                    .as_ref()
+                    .and_then(|set| set.apart)
+                    .is_some_and(|apart| apart.id == stream.id)
+            }) {
+                stream.keep();
+            }
+        }
+        for (name, id) in self.new_tags.drain() {
+            self.store.remember_tag(&name, id);
+        }
+        Ok(())
+    }
+
+    pub(crate) fn check_fork(&self) -> Result<()> {
+        if self.store.is_forked() {
+            Err(Error::Forked)
+        } else {
+            Ok(())
+        }
+    }
+
+    fn index_of(&self, space: u32, key: &[u8], hash: u64) -> Option<usize> {
+        let fits = |index: &&usize| {
+            self.changes[**index]
+                .as_ref()
+                .is_some_and(|change| change.space == space && change.key == key)
+        };
+        self.by_hash.get(&hash)?.iter().find(fits).copied()
+    }
+
+    /// The entry as this transaction sees it, live or expired; its value as stored.
+    pub(crate) fn entry(&self, space: u32, key: &[u8]) -> Result<Option<Payload>> {
+        self.check_fork()?;
+        let hash = self.store.hash.of(space, key);
+        if let Some(index) = self.index_of(space, key, hash) {
+            return Ok(self.changes[index]
+                .as_ref()
+                .and_then(|change| change.set.clone()));
+        }
+        let mut buffer = Vec::new();
+        let Some(hit) = self.store.find(space, key, hash, &mut buffer)? else {
+            return Ok(None);
+        };
+        let head = hit.head;
+        let tags = tags_of(&hit.head, &buffer);
+        Ok(Some(Payload {
+            value_kind: head.value_kind,
+            value: hit.value(&buffer).to_vec(),
+            expires_ms: head.options.expires_ms,
+            zstd: head.options.zstd,
+            apart: head.options.apart,
+            tag_seq: head.options.tag_seq,
+            tags,
+            stored_s: head.stored_s,
+        }))
+    }
+
+    /// The entry, if it is live.
+    pub(crate) fn live(&self, space: u32, key: &[u8]) -> Result<Option<Payload>> {
+        let now = self.now_ms;
+        Ok(self
+            .entry(space, key)?
+            .filter(|payload| payload.expires_ms.is_none_or(|expires| expires > now)))
+    }
+
+    /// The plain value of a payload.
+    pub(crate) fn value(&self, payload: &Payload) -> Result<Value> {
+        let kind = ValueKind::from_byte(payload.value_kind);
+        if let Some(apart) = payload.apart {
+            let mut bytes = Vec::new();
+            return match self.store.read_apart(apart, &mut bytes)? {
+                Some(()) => Ok(Value::whole(bytes, kind)),
+                None => {
+                    let path = self.store.dir.path_of(Store::value_file(apart.id));
+                    Err(Error::corrupt(
+                        path,
+                        0,
+                        "the file of a large value is missing",
+                    ))
+                }
+            };
+        }
+        if let Some((plain_len, dictionary)) = payload.zstd {
+            return Ok(Value::whole(
+                prepare::decompress(&payload.value, plain_len, dictionary)?,
+                kind,
+            ));
+        }
+        let bytes = match Number::read(kind, &payload.value) {
+            Some(number) => number.to_string().into_bytes(),
+            None => payload.value.clone(),
+        };
+        Ok(Value::whole(bytes, kind))
+    }
+
+    /// The key will be `payload`.
+    pub(crate) fn put(&mut self, space: u32, key: &[u8], payload: Payload) -> Result<()> {
+        self.check_fork()?;
+        let hash = self.store.hash.of(space, key);
+        let mut fresh = false;
+        if let Some(index) = self.index_of(space, key, hash) {
+            match self.changes[index].as_mut() {
+                Some(change) if change.set.is_some() => {
+                    change.set = Some(payload);
+                    return Ok(());
+                }
+                _ => {
+                    // Removed and set again: a new entry, behind those set meanwhile.
+                    fresh = true;
+                    self.changes[index] = None;
+                    if let Some(indexes) = self.by_hash.get_mut(&hash) {
+                        indexes.retain(|other| *other != index);
+                    }
+                }
+            }
+        }
+        self.push(Change {
+            space,
+            key: key.to_vec(),
+            hash,
+            set: Some(payload),
+            fresh,
+        });
+        Ok(())
+    }
+
+    fn push(&mut self, change: Change) {
+        self.by_hash
+            .entry(change.hash)
+            .or_default()
+            .push(self.changes.len());
+        self.changes.push(Some(change));
+    }
+
+    /// The key will be gone.
+    pub(crate) fn remove(&mut self, space: u32, key: &[u8]) -> Result<()> {
+        self.check_fork()?;
+        let hash = self.store.hash.of(space, key);
+        match self.index_of(space, key, hash) {
+            Some(index) => {
+                if let Some(change) = self.changes[index].as_mut() {
+                    change.set = None;
+                }
+            }
+            None => self.push(Change {
+                space,
+                key: key.to_vec(),
+                hash,
+                set: None,
+                fresh: false,
+            }),
+        }
+        Ok(())
+    }
+
+    /// Sets a key to a prepared value.
+    pub(crate) fn set(
+        &mut self,
+        key: &[u8],
+        prepared: Prepared<'_>,
+        options: &SetOptions,
+    ) -> Result<()> {
+        prepare::check_key(key)?;
+        let tags = self.tag_ids(&options.tags)?;
+        let (payload, stream) = prepared.into_payload(tags, self.store.second(self.now_ms));
+        self.streams.extend(stream);
+        self.put(MAIN_SPACE, key, payload)
+    }
+
+    /// The ids of tags; new ones are named in this transaction.
+    fn tag_ids(&mut self, names: &[Vec<u8>]) -> Result<Vec<u32>> {
+        prepare::check_tags(names)?;
+        let mut ids: Vec<u32> = Vec::with_capacity(names.len());
+        for name in names {
+            let id = match self.new_tags.get(name) {
+                Some(id) => Some(*id),
+                None => self.store.tag_id(name)?,
+            };
+            let id = match id {
+                Some(id) => id,
+                None => self.name_tag(name)?,
+            };
+            if !ids.contains(&id) {
+                ids.push(id);
+            }
+        }
+        debug_assert!(ids.len() <= TAGS_MAX);
+        Ok(ids)
+    }
+
+    fn name_tag(&mut self, name: &[u8]) -> Result<u32> {
+        // An id handed out and not used is lost; there are four thousand million.
+        let id = self.store.files.header.add(layout::NEXT_TAG_AT, 1);
+        let Ok(id) = u32::try_from(id) else {
+            return Err(Error::TooLarge {
+                what: "the number of tags ever used",
+                bytes: id,
+                max_bytes: u32::MAX.into(),
+            });
+        };
+        let stored_s = self.store.second(self.now_ms);
+        let payload = |value: Vec<u8>| Payload {
+            value_kind: 0,
+            value,
+            expires_ms: None,
+            zstd: None,
+            apart: None,
+            tag_seq: 0,
+            tags: Vec::new(),
+            stored_s,
+        };
+        self.put(
+            INNER_SPACE,
+            &tag_key(name),
+            payload(id.to_le_bytes().to_vec()),
+        )?;
+        self.put(INNER_SPACE, &tag_id_key(id), payload(name.to_vec()))?;
+        self.new_tags.insert(name.to_vec(), id);
+        Ok(id)
+    }
+
+    /// Entries as this transaction sees them, expired ones included.
+    pub(crate) fn len(&self) -> Result<u64> {
+        let mut len = self.store.entries(MAIN_SPACE) as i64;
+        let mut buffer = Vec::new();
+        for change in self
+            .changes
+            .iter()
+            .flatten()
+            .filter(|change| change.space == MAIN_SPACE)
+        {
+            let was_there = self
+                .store
+                .find(MAIN_SPACE, &change.key, change.hash, &mut buffer)?
+                .is_some();
+            len += i64::from(change.set.is_some()) - i64::from(was_there);
+        }
+        Ok(len.max(0) as u64)
+    }
+
+    /// How this transaction changes a key of the store: `None`: not at all.
+    pub(crate) fn change_of(&self, key: &[u8]) -> Option<&Change> {
+        let hash = self.store.hash.of(MAIN_SPACE, key);
+        self.index_of(MAIN_SPACE, key, hash)
+            .and_then(|index| self.changes[index].as_ref())
+    }
+
+    /// The transaction's own sets, in the order in which new ones would be inserted.
+    pub(crate) fn sets(&self) -> impl DoubleEndedIterator<Item = (&Change, &Payload)> {
+        self.changes
+            .iter()
+            .flatten()
+            .filter(|change| change.space == MAIN_SPACE)
+            .filter_map(|change| Some((change, change.set.as_ref()?)))
+    }
+}
+
+/// The tag ids of a verified record in `buffer`.
+pub(crate) fn tags_of(head: &Head, buffer: &[u8]) -> Vec<u32> {
+    let count = usize::from(head.options.tag_count);
+    let start = head.key_at - count.div_ceil(2) * 8;
+    (0..count)
+        .map(|n| u32::from_le_bytes(buffer[start + n * 4..][..4].try_into().unwrap_or_default()))
+        .collect()
+}

@@ -1,0 +1,1849 @@
+//! A store and a plain map in memory get the same random calls and agree after each.
+//!
+//! The calls are all verbs of `Cache`, from two handles that are two processes to each other, with
+//! reopening, rebuilding from the log alone, changed settings and a clock that also jumps back.
+//! Insertion order is compared too.
+//!
+//! Two things are not fixed, and the model follows what the store shows: when an expired entry is
+//! really removed (so whether it lives again under a clock that jumped back, and counts in `len`),
+//! and therefore whether a write over an expired entry keeps its place or takes the last one.
+
+mod common;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::{Read, Seek, SeekFrom};
+use std::ops::Bound;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use larder::{
+    Cache, Durability, Error, Expiry, ManualClock, Number, Result, SetOptions, Settings, Side,
+    Transaction, Value, ValueKind,
+};
+use proptest::collection::vec;
+use proptest::prelude::*;
+use proptest::test_runner::{Config, RngAlgorithm, TestCaseError, TestRng, TestRunner};
+
+/// When the stores of these tests were made, by their own clock.
+const START_MS: u64 = 1_700_000_000_000;
+/// Stored times are kept at least this exactly.
+const STORED_TOLERANCE_MS: u64 = 1_000;
+
+type Pair = (Vec<u8>, Value);
+
+// ---- what can happen ----
+
+/// A value to store, small to print.
+#[derive(Clone, Copy, Debug)]
+struct Blob {
+    len: usize,
+    seed: u64,
+    squeezable: bool,
+}
+
+impl Blob {
+    fn bytes(self) -> Vec<u8> {
+        if self.squeezable {
+            vec![self.seed as u8; self.len]
+        } else {
+            common::Dice::new(self.seed).bytes(self.len)
+        }
+    }
+}
+
+/// When an entry is to end.
+#[derive(Clone, Copy, Debug)]
+enum Ends {
+    ByDefault,
+    Never,
+    AfterMs(u64),
+    /// From now, also into the past.
+    AtMs(i64),
+}
+
+#[derive(Clone, Debug)]
+struct Opts {
+    ends: Ends,
+    tags: Vec<u8>,
+    compress: Option<bool>,
+    kind: Option<u8>,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Expected {
+    Absent,
+    TheValue,
+    AnotherValue,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Num {
+    Int(i64),
+    Float(f64),
+}
+
+impl Num {
+    fn number(self) -> Number {
+        match self {
+            Num::Int(int) => Number::Int(int),
+            Num::Float(float) => Number::Float(float),
+        }
+    }
+
+    fn text(self) -> String {
+        self.number().to_string()
+    }
+
+    fn plus(self, other: Num) -> Option<Num> {
+        self.combine(other, i64::checked_add, |a, b| a + b)
+    }
+
+    fn minus(self, other: Num) -> Option<Num> {
+        self.combine(other, i64::checked_sub, |a, b| a - b)
+    }
+
+    fn combine(
+        self,
+        other: Num,
+        ints: impl Fn(i64, i64) -> Option<i64>,
+        floats: impl Fn(f64, f64) -> f64,
+    ) -> Option<Num> {
+        match (self, other) {
+            (Num::Int(a), Num::Int(b)) => ints(a, b).map(Num::Int),
+            (a, b) => {
+                let sum = floats(a.float(), b.float());
+                sum.is_finite().then_some(Num::Float(sum))
+            }
+        }
+    }
+
+    fn float(self) -> f64 {
+        match self {
+            Num::Int(int) => int as f64,
+            Num::Float(float) => float,
+        }
+    }
+}
+
+/// The verbs a transaction has as well.
+#[derive(Clone, Debug)]
+enum Step {
+    Get(usize),
+    Contains(usize),
+    Set(usize, Blob),
+    SetWith(usize, Blob, Opts),
+    Add(usize, Blob, Opts),
+    Replace(usize, Blob, Opts),
+    Swap {
+        key: usize,
+        expected: Expected,
+        new: Option<Blob>,
+        opts: Opts,
+    },
+    Touch(usize, Ends),
+    Delete(usize),
+    Pop(usize),
+    Incr {
+        key: usize,
+        delta: Num,
+        default: Num,
+    },
+    Decr {
+        key: usize,
+        delta: Num,
+        default: Num,
+    },
+    Push {
+        prefix: usize,
+        blob: Blob,
+        back: bool,
+        opts: Opts,
+    },
+    Pull {
+        prefix: usize,
+        back: bool,
+    },
+    Peek {
+        prefix: usize,
+        back: bool,
+    },
+    /// A queue is an entry per item: the user may delete or overwrite one in the middle.
+    DeleteQueued(usize),
+    OverwriteQueued(usize, Blob),
+    Len,
+    Ends,
+    Iterate,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Ending {
+    Commit,
+    Error,
+    Panic,
+}
+
+#[derive(Clone, Debug)]
+enum Change {
+    LargeValue(u64),
+    DefaultTtl(Option<u64>),
+    CompressAlways(bool),
+    CompressFrom(u64),
+    SegmentSize(u64),
+    Statistics(bool),
+    Durability(Durability),
+}
+
+#[derive(Clone, Debug)]
+enum Action {
+    Step(Step),
+    SetNumber(usize, Num, Opts),
+    SetReader(usize, Blob, Opts),
+    SetMany(Vec<(usize, Blob)>, Opts),
+    GetInto(usize),
+    GetReader {
+        key: usize,
+        seek: u64,
+    },
+    GetMany(Vec<usize>),
+    Describe(usize),
+    Clear,
+    Sorted {
+        from_back: bool,
+    },
+    Prefix(usize),
+    Range {
+        low: usize,
+        high: usize,
+        low_kind: u8,
+        high_kind: u8,
+    },
+    /// From both ends until they meet, `front` steps first.
+    BothWays {
+        front: usize,
+    },
+    IterateWhileWriting {
+        back: bool,
+        sets: Vec<(usize, Blob)>,
+        deletes: Vec<usize>,
+    },
+    Transact {
+        outer: Vec<Step>,
+        nested: Option<Vec<Step>>,
+        ending: Ending,
+    },
+    Settings(Change),
+    Clock {
+        by_ms: i64,
+    },
+    Flush,
+    Check,
+    ReopenOne,
+    ReopenBoth {
+        close: bool,
+    },
+    Rebuild {
+        close: bool,
+    },
+}
+
+fn blobs() -> impl Strategy<Value = Blob> {
+    let len = prop_oneof![
+        2 => Just(0_usize),
+        8 => 1_usize..300,
+        2 => prop_oneof![Just(4095_usize), Just(4096), Just(4097), Just(8), Just(7)],
+        2 => 300_usize..10_000,
+        1 => 10_000_usize..102_400,
+    ];
+    (len, 0_u64..1_000, any::<bool>()).prop_map(|(len, seed, squeezable)| Blob {
+        len,
+        seed,
+        squeezable,
+    })
+}
+
+fn ends() -> impl Strategy<Value = Ends> {
+    prop_oneof![
+        4 => Just(Ends::ByDefault),
+        1 => Just(Ends::Never),
+        2 => (0_u64..5_000).prop_map(Ends::AfterMs),
+        1 => (1_000_000_u64..100_000_000_000).prop_map(Ends::AfterMs),
+        1 => (-3_000_i64..5_000).prop_map(Ends::AtMs),
+    ]
+}
+
+fn opts() -> impl Strategy<Value = Opts> {
+    (
+        ends(),
+        prop_oneof![3 => Just(Vec::new()), 2 => vec(0_u8..6, 1..4)],
+        prop_oneof![3 => Just(None), 2 => any::<bool>().prop_map(Some)],
+        prop_oneof![3 => Just(None), 1 => (0_u8..4).prop_map(Some)],
+    )
+        .prop_map(|(ends, tags, compress, kind)| Opts {
+            ends,
+            tags,
+            compress,
+            kind,
+        })
+}
+
+fn nums() -> impl Strategy<Value = Num> {
+    prop_oneof![
+        6 => (-100_i64..100).prop_map(Num::Int),
+        2 => (-100.0_f64..100.0).prop_map(Num::Float),
+        1 => prop_oneof![
+            Just(Num::Int(i64::MAX)),
+            Just(Num::Int(i64::MIN)),
+            Just(Num::Int(i64::MAX - 50)),
+            Just(Num::Float(f64::MAX)),
+            Just(Num::Float(-f64::MAX)),
+            Just(Num::Float(0.1)),
+            Just(Num::Float(1e300)),
+        ],
+    ]
+}
+
+fn keys() -> impl Strategy<Value = usize> {
+    0..KEYS
+}
+
+/// Mostly the keys that hold numbers, so that they are counted up more than once.
+fn number_keys() -> impl Strategy<Value = usize> {
+    prop_oneof![4 => NUMBER_KEYS, 1 => keys()]
+}
+
+fn steps() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        2 => keys().prop_map(Step::Get),
+        1 => keys().prop_map(Step::Contains),
+        6 => (keys(), blobs()).prop_map(|(key, blob)| Step::Set(key, blob)),
+        6 => (keys(), blobs(), opts()).prop_map(|(key, blob, opts)| Step::SetWith(key, blob, opts)),
+        2 => (keys(), blobs(), opts()).prop_map(|(key, blob, opts)| Step::Add(key, blob, opts)),
+        2 => (keys(), blobs(), opts()).prop_map(|(key, blob, opts)| Step::Replace(key, blob, opts)),
+        3 => (
+            keys(),
+            prop_oneof![
+                Just(Expected::Absent),
+                Just(Expected::TheValue),
+                Just(Expected::AnotherValue)
+            ],
+            prop_oneof![1 => Just(None), 2 => blobs().prop_map(Some)],
+            opts(),
+        )
+            .prop_map(|(key, expected, new, opts)| Step::Swap { key, expected, new, opts }),
+        2 => (keys(), ends()).prop_map(|(key, ends)| Step::Touch(key, ends)),
+        3 => keys().prop_map(Step::Delete),
+        2 => keys().prop_map(Step::Pop),
+        3 => (number_keys(), nums(), nums())
+            .prop_map(|(key, delta, default)| Step::Incr { key, delta, default }),
+        2 => (number_keys(), nums(), nums())
+            .prop_map(|(key, delta, default)| Step::Decr { key, delta, default }),
+        4 => (0..PREFIXES.len(), blobs(), any::<bool>(), opts())
+            .prop_map(|(prefix, blob, back, opts)| Step::Push { prefix, blob, back, opts }),
+        3 => (0..PREFIXES.len(), any::<bool>()).prop_map(|(prefix, back)| Step::Pull { prefix, back }),
+        1 => (0..PREFIXES.len(), any::<bool>()).prop_map(|(prefix, back)| Step::Peek { prefix, back }),
+        1 => (0_usize..100).prop_map(Step::DeleteQueued),
+        1 => (0_usize..100, blobs()).prop_map(|(at, blob)| Step::OverwriteQueued(at, blob)),
+        1 => Just(Step::Len),
+        1 => Just(Step::Ends),
+        1 => Just(Step::Iterate),
+    ]
+}
+
+fn changes() -> impl Strategy<Value = Change> {
+    prop_oneof![
+        prop_oneof![Just(4096_u64), Just(8192), Just(1 << 20)].prop_map(Change::LargeValue),
+        prop_oneof![1 => Just(None), 1 => (1_000_u64..10_000).prop_map(Some)]
+            .prop_map(Change::DefaultTtl),
+        any::<bool>().prop_map(Change::CompressAlways),
+        prop_oneof![Just(0_u64), Just(64), Just(1024)].prop_map(Change::CompressFrom),
+        prop_oneof![Just(64 << 10), Just(128 << 10), Just(1 << 20)].prop_map(Change::SegmentSize),
+        any::<bool>().prop_map(Change::Statistics),
+        prop_oneof![
+            Just(Durability::Process),
+            Just(Durability::Sync),
+            Just(Durability::Interval(Duration::from_millis(20))),
+        ]
+        .prop_map(Change::Durability),
+    ]
+}
+
+fn actions() -> impl Strategy<Value = Action> {
+    prop_oneof![
+        60 => steps().prop_map(Action::Step),
+        2 => (number_keys(), nums(), opts())
+            .prop_map(|(key, num, opts)| Action::SetNumber(key, num, opts)),
+        3 => (keys(), blobs(), opts()).prop_map(|(key, blob, opts)| Action::SetReader(key, blob, opts)),
+        3 => (vec((keys(), blobs()), 0..8), opts())
+            .prop_map(|(items, opts)| Action::SetMany(items, opts)),
+        1 => keys().prop_map(Action::GetInto),
+        2 => (keys(), any::<u64>()).prop_map(|(key, seek)| Action::GetReader { key, seek }),
+        1 => vec(keys(), 0..10).prop_map(Action::GetMany),
+        2 => keys().prop_map(Action::Describe),
+        1 => Just(Action::Clear),
+        1 => any::<bool>().prop_map(|from_back| Action::Sorted { from_back }),
+        1 => keys().prop_map(Action::Prefix),
+        2 => (keys(), keys(), 0_u8..3, 0_u8..3).prop_map(|(low, high, low_kind, high_kind)| {
+            Action::Range { low, high, low_kind, high_kind }
+        }),
+        1 => (0_usize..20).prop_map(|front| Action::BothWays { front }),
+        2 => (any::<bool>(), vec((keys(), blobs()), 0..6), vec(keys(), 0..3))
+            .prop_map(|(back, sets, deletes)| Action::IterateWhileWriting { back, sets, deletes }),
+        6 => (
+            vec(steps(), 0..8),
+            prop_oneof![2 => Just(None), 1 => vec(steps(), 0..4).prop_map(Some)],
+            prop_oneof![3 => Just(Ending::Commit), 1 => Just(Ending::Error), 1 => Just(Ending::Panic)],
+        )
+            .prop_map(|(outer, nested, ending)| Action::Transact { outer, nested, ending }),
+        2 => changes().prop_map(Action::Settings),
+        5 => (-4_000_i64..6_000).prop_map(|by_ms| Action::Clock { by_ms }),
+        1 => Just(Action::Flush),
+        1 => Just(Action::Check),
+        2 => Just(Action::ReopenOne),
+        2 => any::<bool>().prop_map(|close| Action::ReopenBoth { close }),
+        2 => any::<bool>().prop_map(|close| Action::Rebuild { close }),
+    ]
+}
+
+// ---- the keys ----
+
+const KEYS: usize = 18;
+const NUMBER_KEYS: std::ops::Range<usize> = 9..12;
+
+/// Keys that are easily mistaken for each other: empty, prefixes, zeros, and 64 KiB long.
+fn key(at: usize) -> Vec<u8> {
+    match at {
+        0 => Vec::new(),
+        1 => b"a".to_vec(),
+        2 => b"ab".to_vec(),
+        3 => b"abc".to_vec(),
+        4 => b"a\0".to_vec(),
+        5 => b"\0".to_vec(),
+        6 => b"\xff".to_vec(),
+        7 => b"\xff\xff".to_vec(),
+        8 => vec![b'k'; 64 * 1024],
+        9 => b"n/1".to_vec(),
+        10 => b"n/2".to_vec(),
+        11 => b"n/3".to_vec(),
+        12 => [vec![b'k'; 64 * 1024 - 1], vec![b'l']].concat(),
+        13 => vec![b'm'; 255],
+        14 => vec![b'm'; 256],
+        15 => b"p/1".to_vec(),
+        16 => b"p/2".to_vec(),
+        _ => b"p/".to_vec(),
+    }
+}
+
+/// Prefixes of queues, some of them beginnings of others' keys.
+const PREFIXES: [Option<&[u8]>; 5] = [
+    None,
+    Some(b"q"),
+    Some(b"q-5"),
+    Some(b"q-500000000000000"),
+    Some(b"\xff\x00"),
+];
+
+fn tag(at: u8) -> Vec<u8> {
+    match at {
+        0 => Vec::new(),
+        1 => b"red".to_vec(),
+        2 => b"re".to_vec(),
+        3 => vec![b't'; 300],
+        4 => b"\xff\x00".to_vec(),
+        _ => b"blue".to_vec(),
+    }
+}
+
+fn kind(at: u8) -> ValueKind {
+    match at {
+        0 => ValueKind::Bytes,
+        1 => ValueKind::Text,
+        2 => ValueKind::Typed(1),
+        _ => ValueKind::Typed(200),
+    }
+}
+
+fn side(back: bool) -> Side {
+    if back { Side::Back } else { Side::Front }
+}
+
+fn time(ms: u64) -> SystemTime {
+    UNIX_EPOCH + Duration::from_millis(ms)
+}
+
+fn ms(time: SystemTime) -> u64 {
+    time.duration_since(UNIX_EPOCH)
+        .expect("a time after 1970")
+        .as_millis() as u64
+}
+
+// ---- the verbs both `Cache` and `Transaction` have ----
+
+trait Verbs {
+    fn get(&self, key: &[u8]) -> Result<Option<Value>>;
+    fn contains(&self, key: &[u8]) -> Result<bool>;
+    fn set(&self, key: &[u8], value: &[u8]) -> Result<()>;
+    fn set_with(&self, key: &[u8], value: &[u8], options: &SetOptions) -> Result<()>;
+    fn add(&self, key: &[u8], value: &[u8], options: &SetOptions) -> Result<bool>;
+    fn replace(&self, key: &[u8], value: &[u8], options: &SetOptions) -> Result<bool>;
+    fn swap(
+        &self,
+        key: &[u8],
+        expected: Option<&[u8]>,
+        new: Option<&[u8]>,
+        options: &SetOptions,
+    ) -> Result<bool>;
+    fn touch(&self, key: &[u8], expiry: Expiry) -> Result<bool>;
+    fn delete(&self, key: &[u8]) -> Result<bool>;
+    fn pop(&self, key: &[u8]) -> Result<Option<Value>>;
+    fn incr(&self, key: &[u8], delta: Number, default: Number) -> Result<Number>;
+    fn decr(&self, key: &[u8], delta: Number, default: Number) -> Result<Number>;
+    fn push(
+        &self,
+        prefix: Option<&[u8]>,
+        value: &[u8],
+        side: Side,
+        options: &SetOptions,
+    ) -> Result<Vec<u8>>;
+    fn pull(&self, prefix: Option<&[u8]>, side: Side) -> Result<Option<Pair>>;
+    fn peek(&self, prefix: Option<&[u8]>, side: Side) -> Result<Option<Pair>>;
+    fn len(&self) -> Result<u64>;
+    fn first(&self) -> Result<Option<Pair>>;
+    fn last(&self) -> Result<Option<Pair>>;
+    fn all(&self) -> Result<Vec<Pair>>;
+}
+
+macro_rules! verbs_of {
+    ($type:ty) => {
+        impl Verbs for $type {
+            fn get(&self, key: &[u8]) -> Result<Option<Value>> {
+                self.get(key)
+            }
+            fn contains(&self, key: &[u8]) -> Result<bool> {
+                self.contains(key)
+            }
+            fn set(&self, key: &[u8], value: &[u8]) -> Result<()> {
+                self.set(key, value)
+            }
+            fn set_with(&self, key: &[u8], value: &[u8], options: &SetOptions) -> Result<()> {
+                self.set_with(key, value, options)
+            }
+            fn add(&self, key: &[u8], value: &[u8], options: &SetOptions) -> Result<bool> {
+                self.add(key, value, options)
+            }
+            fn replace(&self, key: &[u8], value: &[u8], options: &SetOptions) -> Result<bool> {
+                self.replace(key, value, options)
+            }
+            fn swap(
+                &self,
+                key: &[u8],
+                expected: Option<&[u8]>,
+                new: Option<&[u8]>,
+                options: &SetOptions,
+            ) -> Result<bool> {
+                self.compare_and_swap(key, expected, new, options)
+            }
+            fn touch(&self, key: &[u8], expiry: Expiry) -> Result<bool> {
+                self.touch(key, expiry)
+            }
+            fn delete(&self, key: &[u8]) -> Result<bool> {
+                self.delete(key)
+            }
+            fn pop(&self, key: &[u8]) -> Result<Option<Value>> {
+                self.pop(key)
+            }
+            fn incr(&self, key: &[u8], delta: Number, default: Number) -> Result<Number> {
+                self.incr(key, delta, default)
+            }
+            fn decr(&self, key: &[u8], delta: Number, default: Number) -> Result<Number> {
+                self.decr(key, delta, default)
+            }
+            fn push(
+                &self,
+                prefix: Option<&[u8]>,
+                value: &[u8],
+                side: Side,
+                options: &SetOptions,
+            ) -> Result<Vec<u8>> {
+                self.push(prefix, value, side, options)
+            }
+            fn pull(&self, prefix: Option<&[u8]>, side: Side) -> Result<Option<Pair>> {
+                self.pull(prefix, side)
+            }
+            fn peek(&self, prefix: Option<&[u8]>, side: Side) -> Result<Option<Pair>> {
+                self.peek(prefix, side)
+            }
+            fn len(&self) -> Result<u64> {
+                self.len()
+            }
+            fn first(&self) -> Result<Option<Pair>> {
+                self.first()
+            }
+            fn last(&self) -> Result<Option<Pair>> {
+                self.last()
+            }
+            fn all(&self) -> Result<Vec<Pair>> {
+                self.iter()?.collect()
+            }
+        }
+    };
+}
+
+verbs_of!(Cache);
+verbs_of!(Transaction);
+
+// ---- the model ----
+
+#[derive(Clone, Debug)]
+struct Item {
+    value: Vec<u8>,
+    number: Option<Num>,
+    kind: ValueKind,
+    expires_ms: Option<u64>,
+    tags: BTreeSet<Vec<u8>>,
+    stored_ms: u64,
+    order: u64,
+    /// The place it may also have, when it was written over an expired entry.
+    old_order: Option<u64>,
+    queue: Option<usize>,
+    /// It was expired at some moment since it was last known to be there.
+    doubtful: bool,
+    /// Whether its value may have been compressed.
+    squeezed: bool,
+}
+
+impl Item {
+    fn matches(&self, found: &[u8]) -> bool {
+        found == &self.value[..]
+    }
+}
+
+#[derive(Clone, Debug)]
+struct Model {
+    items: BTreeMap<Vec<u8>, Item>,
+    next_order: u64,
+    now_ms: u64,
+    settings: Settings,
+}
+
+impl Model {
+    fn live(&self, key: &[u8]) -> Option<&Item> {
+        self.items.get(key).filter(|item| self.is_live(item))
+    }
+
+    fn is_live(&self, item: &Item) -> bool {
+        item.expires_ms.is_none_or(|at| at > self.now_ms)
+    }
+
+    fn live_keys(&self) -> impl Iterator<Item = (&Vec<u8>, &Item)> {
+        self.items.iter().filter(|(_, item)| self.is_live(item))
+    }
+
+    fn expiry(&self, ends: Ends) -> Option<u64> {
+        match ends {
+            Ends::ByDefault => self
+                .settings
+                .default_ttl
+                .map(|ttl| self.now_ms + ttl.as_millis() as u64),
+            Ends::Never => None,
+            Ends::AfterMs(ms) => Some(self.now_ms + ms),
+            Ends::AtMs(ms) => Some(self.now_ms.saturating_add_signed(ms)),
+        }
+    }
+
+    fn options(&self, opts: &Opts) -> SetOptions {
+        let mut options = SetOptions::default().tags(opts.tags.iter().map(|at| tag(*at)));
+        options = match opts.ends {
+            Ends::ByDefault => options,
+            Ends::Never => options.never_expires(),
+            Ends::AfterMs(ms) => options.ttl(Duration::from_millis(ms)),
+            Ends::AtMs(ms) => options.expires_at(time(self.now_ms.saturating_add_signed(ms))),
+        };
+        if let Some(compress) = opts.compress {
+            options = options.compress(compress);
+        }
+        if let Some(at) = opts.kind {
+            options = options.kind(kind(at));
+        }
+        options
+    }
+
+    fn put(&mut self, key: &[u8], value: Vec<u8>, opts: &Opts) {
+        let item = Item {
+            value,
+            number: None,
+            kind: opts.kind.map_or(ValueKind::Bytes, kind),
+            expires_ms: self.expiry(opts.ends),
+            tags: opts.tags.iter().map(|at| tag(*at)).collect(),
+            stored_ms: self.now_ms,
+            order: 0,
+            old_order: None,
+            queue: None,
+            doubtful: false,
+            squeezed: opts.compress.unwrap_or(self.settings.compression.always),
+        };
+        self.insert(key, item);
+    }
+
+    fn put_number(&mut self, key: &[u8], num: Num, opts: &Opts) {
+        self.put(key, num.text().into_bytes(), opts);
+        let item = self.items.get_mut(key).expect("just put");
+        item.number = Some(num);
+        item.kind = match num {
+            Num::Int(_) => ValueKind::Integer,
+            Num::Float(_) => ValueKind::Float,
+        };
+    }
+
+    /// Puts an item where the key's old one was, or last.
+    fn insert(&mut self, key: &[u8], mut item: Item) {
+        let last = self.next_order;
+        self.next_order += 1;
+        match self.items.get(key) {
+            Some(old) if old.doubtful || !self.is_live(old) => {
+                item.order = last;
+                item.old_order = Some(old.old_order.unwrap_or(old.order).min(old.order));
+                item.queue = item.queue.or(old.queue);
+            }
+            Some(old) => {
+                item.order = old.order;
+                item.old_order = old.old_order;
+                item.queue = item.queue.or(old.queue);
+            }
+            None => item.order = last,
+        }
+        item.doubtful = false;
+        item.doubtful = !self.is_live(&item);
+        self.items.insert(key.to_vec(), item);
+    }
+
+    fn queued(&self, prefix: usize, back: bool) -> Option<Vec<u8>> {
+        let mut queue = self
+            .live_keys()
+            .filter(|(_, item)| item.queue == Some(prefix))
+            .map(|(key, _)| key.clone());
+        if back {
+            queue.next_back_of()
+        } else {
+            queue.next()
+        }
+    }
+
+    fn all_queued(&self) -> Vec<Vec<u8>> {
+        self.live_keys()
+            .filter(|(_, item)| item.queue.is_some())
+            .map(|(key, _)| key.clone())
+            .collect()
+    }
+
+    fn set_clock(&mut self, now_ms: u64) {
+        self.now_ms = now_ms;
+        for item in self.items.values_mut() {
+            if item.expires_ms.is_some_and(|at| at <= now_ms) {
+                item.doubtful = true;
+            }
+        }
+    }
+
+    /// Asks the store whether what had expired, and by the clock lives again, is still there.
+    fn settle(&mut self, store: &dyn Verbs) {
+        let back: Vec<Vec<u8>> = self
+            .live_keys()
+            .filter(|(_, item)| item.doubtful)
+            .map(|(key, _)| key.clone())
+            .collect();
+        for key in back {
+            if store.contains(&key).expect("contains") {
+                if let Some(item) = self.items.get_mut(&key) {
+                    item.doubtful = false;
+                }
+            } else {
+                self.items.remove(&key);
+            }
+        }
+    }
+
+    /// Compares an order the store shows with the model's, and learns the places left open.
+    fn check_order(&mut self, found: &[Vec<u8>], complete: bool) {
+        let mut seen = BTreeSet::new();
+        for key in found {
+            assert!(seen.insert(key.clone()), "{} came twice", short(key));
+            assert!(
+                self.live(key).is_some(),
+                "{} is not in the model",
+                short(key)
+            );
+        }
+        if complete {
+            for (key, _) in self.live_keys() {
+                assert!(
+                    seen.contains(key),
+                    "{} is missing from iteration",
+                    short(key)
+                );
+            }
+        }
+        let sure: Vec<(usize, u64)> = found
+            .iter()
+            .enumerate()
+            .filter(|(_, key)| self.items[*key].old_order.is_none())
+            .map(|(at, key)| (at, self.items[key].order))
+            .collect();
+        for pair in sure.windows(2) {
+            assert!(
+                pair[0].1 < pair[1].1,
+                "{} stands before {}, but was inserted after it",
+                short(&found[pair[0].0]),
+                short(&found[pair[1].0]),
+            );
+        }
+        for (at, key) in found.iter().enumerate() {
+            let item = self.items.get_mut(key).expect("checked above");
+            let Some(old) = item.old_order else { continue };
+            let before = sure
+                .iter()
+                .rev()
+                .find(|(place, _)| *place < at)
+                .map(|(_, order)| *order);
+            let after = sure
+                .iter()
+                .find(|(place, _)| *place > at)
+                .map(|(_, order)| *order);
+            let fits = |order: u64| {
+                before.is_none_or(|before| before < order)
+                    && after.is_none_or(|after| order < after)
+            };
+            match (fits(old), fits(item.order)) {
+                (true, true) => {}
+                (true, false) => {
+                    item.order = old;
+                    item.old_order = None;
+                }
+                (false, true) => item.old_order = None,
+                (false, false) => panic!("{} is neither at its old place nor last", short(key)),
+            }
+        }
+    }
+}
+
+trait LastOf: Iterator {
+    fn next_back_of(&mut self) -> Option<Self::Item> {
+        self.last()
+    }
+}
+impl<I: Iterator> LastOf for I {}
+
+fn short(key: &[u8]) -> String {
+    if key.len() > 40 {
+        format!(
+            "{:?}… ({} bytes)",
+            String::from_utf8_lossy(&key[..8]),
+            key.len()
+        )
+    } else {
+        format!("{:?}", String::from_utf8_lossy(key))
+    }
+}
+
+fn assert_value(what: &str, key: &[u8], found: Option<&[u8]>, expected: Option<&Item>) {
+    match (found, expected) {
+        (None, None) => {}
+        (Some(found), Some(item)) => assert!(
+            item.matches(found),
+            "{what} {}: {} instead of {}",
+            short(key),
+            short(found),
+            short(&item.value)
+        ),
+        (Some(found), None) => panic!("{what} {}: {} instead of nothing", short(key), short(found)),
+        (None, Some(item)) => {
+            panic!(
+                "{what} {}: nothing instead of {}",
+                short(key),
+                short(&item.value)
+            )
+        }
+    }
+}
+
+/// One step on a store or inside a transaction, and on the model, with the same outcome.
+fn step(store: &dyn Verbs, model: &mut Model, step: &Step) {
+    match step {
+        Step::Get(at) => {
+            let key = key(*at);
+            let found = store.get(&key).expect("get");
+            assert_value("get", &key, found.as_deref(), model.live(&key));
+            if let (Some(found), Some(item)) = (&found, model.live(&key)) {
+                assert_eq!(found.kind(), item.kind, "kind of {}", short(&key));
+            }
+        }
+        Step::Contains(at) => {
+            let key = key(*at);
+            assert_eq!(
+                store.contains(&key).expect("contains"),
+                model.live(&key).is_some()
+            );
+        }
+        Step::Set(at, blob) => {
+            let key = key(*at);
+            store.set(&key, &blob.bytes()).expect("set");
+            model.put(&key, blob.bytes(), &PLAIN);
+        }
+        Step::SetWith(at, blob, opts) => {
+            let key = key(*at);
+            store
+                .set_with(&key, &blob.bytes(), &model.options(opts))
+                .expect("set_with");
+            model.put(&key, blob.bytes(), opts);
+        }
+        Step::Add(at, blob, opts) => {
+            let key = key(*at);
+            let added = store
+                .add(&key, &blob.bytes(), &model.options(opts))
+                .expect("add");
+            assert_eq!(added, model.live(&key).is_none(), "add {}", short(&key));
+            if added {
+                model.put(&key, blob.bytes(), opts);
+            }
+        }
+        Step::Replace(at, blob, opts) => {
+            let key = key(*at);
+            let done = store
+                .replace(&key, &blob.bytes(), &model.options(opts))
+                .expect("replace");
+            assert_eq!(done, model.live(&key).is_some(), "replace {}", short(&key));
+            if done {
+                model.put(&key, blob.bytes(), opts);
+            }
+        }
+        Step::Swap {
+            key: at,
+            expected,
+            new,
+            opts,
+        } => {
+            swap(store, model, &key(*at), *expected, *new, opts);
+        }
+        Step::Touch(at, ends) => touch(store, model, &key(*at), *ends),
+        Step::Delete(at) => delete(store, model, &key(*at)),
+        Step::Pop(at) => {
+            let key = key(*at);
+            let found = store.pop(&key).expect("pop");
+            assert_value("pop", &key, found.as_deref(), model.live(&key));
+            if found.is_some() {
+                model.items.remove(&key);
+            }
+        }
+        Step::Incr {
+            key: at,
+            delta,
+            default,
+        } => count(store, model, &key(*at), *delta, *default, true),
+        Step::Decr {
+            key: at,
+            delta,
+            default,
+        } => {
+            count(store, model, &key(*at), *delta, *default, false);
+        }
+        Step::Push {
+            prefix,
+            blob,
+            back,
+            opts,
+        } => {
+            push(store, model, *prefix, *blob, *back, opts);
+        }
+        Step::Pull { prefix, back } => {
+            let found = store.pull(PREFIXES[*prefix], side(*back)).expect("pull");
+            assert_front(model, *prefix, *back, found.as_ref(), "pull");
+            if let Some((key, _)) = found {
+                model.items.remove(&key);
+            }
+        }
+        Step::Peek { prefix, back } => {
+            let found = store.peek(PREFIXES[*prefix], side(*back)).expect("peek");
+            assert_front(model, *prefix, *back, found.as_ref(), "peek");
+        }
+        Step::DeleteQueued(at) => {
+            let queued = model.all_queued();
+            if !queued.is_empty() {
+                delete(store, model, &queued[at % queued.len()]);
+            }
+        }
+        Step::OverwriteQueued(at, blob) => {
+            let queued = model.all_queued();
+            if !queued.is_empty() {
+                let key = &queued[at % queued.len()];
+                store.set(key, &blob.bytes()).expect("set");
+                model.put(key, blob.bytes(), &PLAIN);
+            }
+        }
+        Step::Len => check_len(store, model),
+        Step::Ends => {
+            let all = store.all().expect("iter");
+            let first = store.first().expect("first");
+            let last = store.last().expect("last");
+            assert_eq!(
+                first.map(|pair| pair.0),
+                all.first().map(|pair| pair.0.clone())
+            );
+            assert_eq!(
+                last.map(|pair| pair.0),
+                all.last().map(|pair| pair.0.clone())
+            );
+        }
+        Step::Iterate => {
+            let all = store.all().expect("iter");
+            check_all(model, &all);
+        }
+    }
+}
+
+const PLAIN: Opts = Opts {
+    ends: Ends::ByDefault,
+    tags: Vec::new(),
+    compress: None,
+    kind: None,
+};
+
+fn check_all(model: &mut Model, all: &[Pair]) {
+    let keys: Vec<Vec<u8>> = all.iter().map(|(key, _)| key.clone()).collect();
+    model.check_order(&keys, true);
+    for (key, value) in all {
+        assert_value("iter", key, Some(value), model.live(key));
+    }
+}
+
+fn check_len(store: &dyn Verbs, model: &Model) {
+    let len = store.len().expect("len");
+    let live = model.live_keys().count() as u64;
+    let all = model.items.len() as u64;
+    assert!(
+        (live..=all).contains(&len),
+        "len {len}, live {live}, with expired ones {all}"
+    );
+}
+
+fn swap(
+    store: &dyn Verbs,
+    model: &mut Model,
+    key: &[u8],
+    expected: Expected,
+    new: Option<Blob>,
+    opts: &Opts,
+) {
+    let current = model.live(key).map(|item| item.value.clone());
+    let bytes = match expected {
+        Expected::Absent => None,
+        Expected::TheValue => Some(current.clone().unwrap_or_else(|| b"none".to_vec())),
+        Expected::AnotherValue => {
+            let mut other = current.clone().unwrap_or_default();
+            match other.last_mut() {
+                Some(last) => *last ^= 1,
+                None => other.push(0),
+            }
+            Some(other)
+        }
+    };
+    let new_bytes = new.map(Blob::bytes);
+    let done = store
+        .swap(
+            key,
+            bytes.as_deref(),
+            new_bytes.as_deref(),
+            &model.options(opts),
+        )
+        .expect("compare_and_swap");
+    assert_eq!(
+        done,
+        bytes == current,
+        "compare_and_swap {} expecting {expected:?}",
+        short(key)
+    );
+    if done {
+        match new_bytes {
+            Some(value) => model.put(key, value, opts),
+            None if current.is_some() => {
+                model.items.remove(key);
+            }
+            None => {}
+        }
+    }
+}
+
+fn touch(store: &dyn Verbs, model: &mut Model, key: &[u8], ends: Ends) {
+    let (expiry, expires_ms) = match ends {
+        Ends::ByDefault | Ends::Never => (Expiry::Never, None),
+        Ends::AfterMs(after) => (
+            Expiry::After(Duration::from_millis(after)),
+            Some(model.now_ms + after),
+        ),
+        Ends::AtMs(by) => {
+            let at = model.now_ms.saturating_add_signed(by);
+            (Expiry::At(time(at)), Some(at))
+        }
+    };
+    let touched = store.touch(key, expiry).expect("touch");
+    assert_eq!(touched, model.live(key).is_some(), "touch {}", short(key));
+    if touched {
+        let now_ms = model.now_ms;
+        let item = model.items.get_mut(key).expect("it is live");
+        item.expires_ms = expires_ms;
+        item.doubtful = expires_ms.is_some_and(|at| at <= now_ms);
+    }
+}
+
+fn delete(store: &dyn Verbs, model: &mut Model, key: &[u8]) {
+    let deleted = store.delete(key).expect("delete");
+    assert_eq!(deleted, model.live(key).is_some(), "delete {}", short(key));
+    if deleted {
+        model.items.remove(key);
+    }
+}
+
+fn count(store: &dyn Verbs, model: &mut Model, key: &[u8], delta: Num, default: Num, up: bool) {
+    let result = if up {
+        store.incr(key, delta.number(), default.number())
+    } else {
+        store.decr(key, delta.number(), default.number())
+    };
+    let now_ms = model.now_ms;
+    let from = match model.live(key) {
+        None => Some(default),
+        Some(item) => item.number,
+    };
+    let Some(from) = from else {
+        assert!(
+            matches!(result, Err(Error::NotANumber { .. })),
+            "counting on bytes gave {result:?}"
+        );
+        return;
+    };
+    let Some(sum) = (if up {
+        from.plus(delta)
+    } else {
+        from.minus(delta)
+    }) else {
+        assert!(
+            matches!(result, Err(Error::Overflow { .. })),
+            "an overflow gave {result:?}"
+        );
+        return;
+    };
+    let result = result.expect("incr or decr");
+    assert_eq!(
+        result.to_string(),
+        sum.text(),
+        "{from:?} and {delta:?}, up: {up}"
+    );
+    if model.live(key).is_some() {
+        let item = model.items.get_mut(key).expect("it is live");
+        item.number = Some(sum);
+        item.value = sum.text().into_bytes();
+        item.kind = match sum {
+            Num::Int(_) => ValueKind::Integer,
+            Num::Float(_) => ValueKind::Float,
+        };
+        item.stored_ms = now_ms;
+    } else {
+        // A new count has neither expiry nor tags.
+        model.put_number(
+            key,
+            sum,
+            &Opts {
+                ends: Ends::Never,
+                ..PLAIN
+            },
+        );
+    }
+}
+
+fn push(store: &dyn Verbs, model: &mut Model, prefix: usize, blob: Blob, back: bool, opts: &Opts) {
+    let key = store
+        .push(
+            PREFIXES[prefix],
+            &blob.bytes(),
+            side(back),
+            &model.options(opts),
+        )
+        .expect("push");
+    assert!(
+        key.starts_with(PREFIXES[prefix].unwrap_or_default()),
+        "{} does not begin with its queue's prefix",
+        short(&key)
+    );
+    assert!(
+        model.live(&key).is_none(),
+        "push chose {}, which is taken",
+        short(&key)
+    );
+    for (other, item) in model.live_keys() {
+        if item.queue == Some(prefix) {
+            let behind = key > *other;
+            assert_eq!(
+                behind,
+                back,
+                "{} pushed beside {}",
+                short(&key),
+                short(other)
+            );
+        }
+    }
+    model.put(&key, blob.bytes(), opts);
+    model.items.get_mut(&key).expect("just put").queue = Some(prefix);
+}
+
+fn assert_front(model: &Model, prefix: usize, back: bool, found: Option<&Pair>, what: &str) {
+    let expected = model.queued(prefix, back);
+    assert_eq!(
+        found.map(|pair| short(&pair.0)),
+        expected.as_deref().map(short),
+        "{what} of {:?}",
+        PREFIXES[prefix]
+    );
+    if let Some((key, value)) = found {
+        assert_value(what, key, Some(value), model.live(key));
+    }
+}
+
+// ---- the run ----
+
+struct Run {
+    dir: tempfile::TempDir,
+    clock: Arc<ManualClock>,
+    handles: [Option<Cache>; 2],
+    model: Model,
+}
+
+impl Run {
+    fn new() -> Run {
+        let dir = common::fast_dir();
+        let clock = Arc::new(ManualClock::new(START_MS));
+        let first = common::small()
+            .clock(clock.clone())
+            .open(dir.path())
+            .expect("a new store opens");
+        let settings = first.settings().expect("settings");
+        let mut run = Run {
+            dir,
+            clock,
+            handles: [Some(first), None],
+            model: Model {
+                items: BTreeMap::new(),
+                next_order: 0,
+                now_ms: START_MS,
+                settings,
+            },
+        };
+        run.open(1);
+        run
+    }
+
+    fn open(&mut self, which: usize) {
+        let handle = Cache::builder()
+            .clock(self.clock.clone())
+            .open(self.dir.path())
+            .expect("the store opens again");
+        self.handles[which] = Some(handle);
+    }
+
+    fn store(&self, which: usize) -> &Cache {
+        self.handles[which].as_ref().expect("it is open")
+    }
+
+    fn act(&mut self, which: usize, action: &Action) {
+        let store = self.store(which).clone();
+        self.model.settle(&store);
+        let model = &mut self.model;
+        match action {
+            Action::Step(one) => step(&store, model, one),
+            Action::SetNumber(at, num, opts) => {
+                let key = key(*at);
+                store
+                    .set_number(&key, num.number(), &model.options(opts))
+                    .expect("set_number");
+                // A kind among the options gives way to the number's own.
+                model.put_number(&key, *num, opts);
+            }
+            Action::SetReader(at, blob, opts) => {
+                let key = key(*at);
+                let reader = Dribble(blob.bytes(), 0);
+                let n = store
+                    .set_reader(&key, reader, &model.options(opts))
+                    .expect("set_reader");
+                assert_eq!(n, blob.len as u64);
+                model.put(&key, blob.bytes(), opts);
+            }
+            Action::SetMany(items, opts) => {
+                let pairs: Vec<_> = items
+                    .iter()
+                    .map(|(at, blob)| (key(*at), blob.bytes()))
+                    .collect();
+                let n = store
+                    .set_many(
+                        pairs.iter().map(|(key, value)| (key, value)),
+                        &model.options(opts),
+                    )
+                    .expect("set_many");
+                let distinct: BTreeSet<_> = items.iter().map(|(at, _)| at).collect();
+                assert!(
+                    n == items.len() as u64 || n == distinct.len() as u64,
+                    "set_many said {n}"
+                );
+                for (key, value) in pairs {
+                    model.put(&key, value, opts);
+                }
+            }
+            Action::GetInto(at) => {
+                let key = key(*at);
+                let mut buf = b"left over".to_vec();
+                let kind = store.get_into(&key, &mut buf).expect("get_into");
+                assert_eq!(kind, model.live(&key).map(|item| item.kind));
+                if kind.is_some() {
+                    assert_value("get_into", &key, Some(&buf), model.live(&key));
+                }
+            }
+            Action::GetReader { key: at, seek } => read_about(&store, model, &key(*at), *seek),
+            Action::GetMany(at) => {
+                let keys: Vec<_> = at.iter().map(|at| key(*at)).collect();
+                let found = store.get_many(&keys).expect("get_many");
+                assert_eq!(found.len(), keys.len());
+                for (key, value) in keys.iter().zip(&found) {
+                    assert_value("get_many", key, value.as_deref(), model.live(key));
+                }
+            }
+            Action::Describe(at) => describe(&store, model, &key(*at)),
+            Action::Clear => {
+                let live = model.live_keys().count() as u64;
+                let n = store.clear().expect("clear");
+                assert!(
+                    (live..=model.items.len() as u64).contains(&n),
+                    "clear said {n}"
+                );
+                model.items.clear();
+                assert_eq!(store.len().expect("len"), 0);
+                assert!(store.is_empty().expect("is_empty"));
+            }
+            Action::Sorted { from_back } => {
+                let iter = store.iter_sorted().expect("iter_sorted");
+                let mut found: Vec<Pair> = if *from_back {
+                    iter.rev().collect::<Result<_>>().expect("an entry")
+                } else {
+                    iter.collect::<Result<_>>().expect("an entry")
+                };
+                if *from_back {
+                    found.reverse();
+                }
+                assert_sorted(model, &found, |_| true);
+            }
+            Action::Prefix(at) => {
+                let prefix = key(*at);
+                let iter = store.iter_prefix(&prefix).expect("iter_prefix");
+                let found: Vec<Pair> = iter.collect::<Result<_>>().expect("an entry");
+                let keys: Vec<Vec<u8>> = found.iter().map(|(key, _)| key.clone()).collect();
+                model.check_order(&keys, false);
+                let expected: BTreeSet<_> = model
+                    .live_keys()
+                    .map(|(key, _)| key)
+                    .filter(|key| key.starts_with(&prefix))
+                    .collect();
+                assert_eq!(keys.len(), expected.len(), "iter_prefix {}", short(&prefix));
+                for (key, value) in &found {
+                    assert!(expected.contains(key), "{} in iter_prefix", short(key));
+                    assert_value("iter_prefix", key, Some(value), model.live(key));
+                }
+                let back: Vec<Vec<u8>> = store
+                    .iter_prefix(&prefix)
+                    .expect("iter_prefix")
+                    .rev()
+                    .map(|pair| pair.expect("an entry").0)
+                    .collect();
+                assert!(
+                    back.iter().rev().eq(keys.iter()),
+                    "iter_prefix differs backwards"
+                );
+            }
+            Action::Range {
+                low,
+                high,
+                low_kind,
+                high_kind,
+            } => {
+                let bound = |kind: u8, key: Vec<u8>| match kind {
+                    0 => Bound::Unbounded,
+                    1 => Bound::Included(key),
+                    _ => Bound::Excluded(key),
+                };
+                let range = (bound(*low_kind, key(*low)), bound(*high_kind, key(*high)));
+                let found: Vec<Pair> = store
+                    .range::<Vec<u8>>(range.clone())
+                    .expect("range")
+                    .collect::<Result<_>>()
+                    .expect("an entry");
+                assert_sorted(model, &found, |key| {
+                    std::ops::RangeBounds::<Vec<u8>>::contains(&range, key)
+                });
+            }
+            Action::BothWays { front } => {
+                let mut iter = store.iter().expect("iter");
+                let mut head: Vec<Pair> = iter
+                    .by_ref()
+                    .take(*front)
+                    .collect::<Result<_>>()
+                    .expect("an entry");
+                let tail: Vec<Pair> = iter.rev().collect::<Result<_>>().expect("an entry");
+                head.extend(tail.into_iter().rev());
+                check_all(model, &head);
+                let keys = store
+                    .keys()
+                    .expect("keys")
+                    .collect::<Result<Vec<_>>>()
+                    .expect("a key");
+                assert!(
+                    keys.iter().eq(head.iter().map(|(key, _)| key)),
+                    "keys() differs from iter()"
+                );
+            }
+            Action::IterateWhileWriting {
+                back,
+                sets,
+                deletes,
+            } => {
+                self.iterate_while_writing(which, *back, sets, deletes);
+            }
+            Action::Transact {
+                outer,
+                nested,
+                ending,
+            } => {
+                transact(&store, model, outer, nested.as_deref(), *ending);
+            }
+            Action::Settings(change) => {
+                let change = |settings: &mut Settings| match change {
+                    Change::LargeValue(bytes) => settings.large_value_bytes = *bytes,
+                    Change::DefaultTtl(ms) => settings.default_ttl = ms.map(Duration::from_millis),
+                    Change::CompressAlways(always) => settings.compression.always = *always,
+                    Change::CompressFrom(bytes) => settings.compression.min_bytes = *bytes,
+                    Change::SegmentSize(bytes) => settings.segment_size_bytes = *bytes,
+                    Change::Statistics(on) => settings.statistics = *on,
+                    Change::Durability(durability) => settings.durability = *durability,
+                };
+                change(&mut model.settings);
+                let now = store.update_settings(change).expect("update_settings");
+                assert_eq!(now, model.settings);
+            }
+            Action::Clock { by_ms } => {
+                let now_ms = model.now_ms.saturating_add_signed(*by_ms);
+                self.clock.set(now_ms);
+                model.set_clock(now_ms);
+            }
+            Action::Flush => store.flush().expect("flush"),
+            Action::Check => {
+                let report = store.check().expect("check");
+                assert!(report.is_sound(), "check: {report:?}");
+            }
+            Action::ReopenOne => {
+                drop(store);
+                self.handles[which] = None;
+                self.open(which);
+            }
+            Action::ReopenBoth { close } => {
+                drop(store);
+                self.put_away(*close);
+                self.open(0);
+                self.open(1);
+            }
+            Action::Rebuild { close } => {
+                drop(store);
+                self.put_away(*close);
+                common::forget_derived(self.dir.path());
+                self.open(0);
+                self.open(1);
+            }
+        }
+        self.audit();
+    }
+
+    fn put_away(&mut self, close: bool) {
+        let [first, second] = self.handles.each_mut().map(Option::take);
+        drop(second);
+        if close && let Some(first) = first {
+            first.close().expect("close");
+        }
+    }
+
+    /// Both handles and the model agree on everything.
+    fn audit(&mut self) {
+        self.model
+            .settle(self.handles[0].as_ref().expect("it is open"));
+        for handle in self.handles.iter().flatten() {
+            let all: Vec<Pair> = handle
+                .iter()
+                .expect("iter")
+                .collect::<Result<_>>()
+                .expect("an entry");
+            check_all(&mut self.model, &all);
+            let back: Vec<Vec<u8>> = handle
+                .keys()
+                .expect("keys")
+                .rev()
+                .map(|key| key.expect("a key"))
+                .collect();
+            assert!(
+                back.iter().rev().eq(all.iter().map(|(key, _)| key)),
+                "keys() differs backwards"
+            );
+            check_len(handle, &self.model);
+            for at in 0..KEYS {
+                let key = key(at);
+                let found = handle.get(&key).expect("get");
+                assert_value("audit", &key, found.as_deref(), self.model.live(&key));
+            }
+            assert_eq!(handle.settings().expect("settings"), self.model.settings);
+        }
+    }
+
+    /// What describes an entry, and the sums over all of them.
+    fn audit_deeply(&mut self) {
+        self.audit();
+        let store = self.store(0).clone();
+        let mut payload = 0;
+        let mut ceiling = 0;
+        let keys: Vec<Vec<u8>> = self.model.items.keys().cloned().collect();
+        for key in keys {
+            describe(&store, &mut self.model, &key);
+            let item = &self.model.items[&key];
+            let tags: usize = item.tags.iter().map(|tag| tag.len() + 64).sum();
+            if self.model.is_live(item) && !item.squeezed {
+                payload += (key.len() + item.value.len()) as u64;
+            }
+            ceiling += (key.len() + item.value.len() + tags + 256) as u64;
+        }
+        let volume = store.volume().expect("volume");
+        // A number's record may hold eight bytes where its text is longer.
+        let slack = 400 * NUMBER_KEYS.len() as u64;
+        assert!(
+            volume + slack >= payload,
+            "volume {volume} of {payload} live bytes"
+        );
+        assert!(
+            volume <= ceiling,
+            "volume {volume}, at most {ceiling} expected"
+        );
+        let report = store.check().expect("check");
+        assert!(report.is_sound(), "check: {report:?}");
+    }
+
+    fn iterate_while_writing(
+        &mut self,
+        which: usize,
+        back: bool,
+        sets: &[(usize, Blob)],
+        deletes: &[usize],
+    ) {
+        let reader = self.store(which).clone();
+        let writer = self.store(1 - which).clone();
+        let before: BTreeSet<Vec<u8>> =
+            self.model.live_keys().map(|(key, _)| key.clone()).collect();
+        let mut iter = reader.iter().expect("iter");
+        let mut next = || if back { iter.next_back() } else { iter.next() };
+        let mut found = Vec::new();
+        found.extend(next().map(|pair| pair.expect("an entry").0));
+        let mut touched = BTreeSet::new();
+        for at in deletes {
+            touched.insert(key(*at));
+            step(&writer, &mut self.model, &Step::Delete(*at));
+        }
+        for (at, blob) in sets {
+            touched.insert(key(*at));
+            step(&writer, &mut self.model, &Step::Set(*at, *blob));
+        }
+        let most = before.len() + touched.len() + 1;
+        while let Some(pair) = next() {
+            found.push(pair.expect("an entry").0);
+            assert!(found.len() <= most, "iteration does not end");
+        }
+        let seen: BTreeSet<_> = found.iter().cloned().collect();
+        assert_eq!(seen.len(), found.len(), "a key came twice");
+        for key in &before {
+            if !touched.contains(key) {
+                assert!(seen.contains(key), "{} was there all the time", short(key));
+            }
+        }
+        for key in &seen {
+            assert!(
+                before.contains(key),
+                "{} came after the iterator",
+                short(key)
+            );
+        }
+    }
+}
+
+/// A reader that gives its bytes in odd portions.
+struct Dribble(Vec<u8>, usize);
+
+impl Read for Dribble {
+    fn read(&mut self, buf: &mut [u8]) -> std::io::Result<usize> {
+        let rest = &self.0[self.1..];
+        let n = rest.len().min(buf.len()).min(4_093);
+        buf[..n].copy_from_slice(&rest[..n]);
+        self.1 += n;
+        Ok(n)
+    }
+}
+
+fn assert_sorted(model: &Model, found: &[Pair], wanted: impl Fn(&Vec<u8>) -> bool) {
+    let expected: Vec<&Vec<u8>> = model
+        .live_keys()
+        .map(|(key, _)| key)
+        .filter(|key| wanted(key))
+        .collect();
+    assert_eq!(
+        found.iter().map(|(key, _)| short(key)).collect::<Vec<_>>(),
+        expected.iter().map(|key| short(key)).collect::<Vec<_>>()
+    );
+    for (key, value) in found {
+        assert_value("sorted", key, Some(value), model.live(key));
+    }
+}
+
+/// Reads a value through `get_reader`: whole, and from a place in the middle.
+fn read_about(store: &Cache, model: &Model, key: &[u8], seek: u64) {
+    let reader = store.get_reader(key).expect("get_reader");
+    let Some(item) = model.live(key) else {
+        assert!(
+            reader.is_none(),
+            "a reader of {}, which is not there",
+            short(key)
+        );
+        return;
+    };
+    let mut reader = reader.expect("it is there");
+    let value = &item.value;
+    assert_eq!(reader.len(), value.len() as u64);
+    let mut all = Vec::new();
+    reader.read_to_end(&mut all).expect("the value reads");
+    assert_eq!(&all, value);
+    let at = seek % (value.len() as u64 + 1);
+    for (from, lands) in [
+        (SeekFrom::Start(at), at),
+        (SeekFrom::End(-(at as i64)), value.len() as u64 - at),
+        (SeekFrom::Start(0), 0),
+        (SeekFrom::Current(at as i64), at),
+    ] {
+        assert_eq!(reader.seek(from).expect("seek"), lands);
+    }
+    let mut rest = Vec::new();
+    reader.read_to_end(&mut rest).expect("the value reads");
+    assert_eq!(&rest[..], &value[at as usize..]);
+    assert!(
+        reader
+            .seek(SeekFrom::End(-(value.len() as i64) - 1))
+            .is_err(),
+        "before the start"
+    );
+}
+
+/// `get_entry`, `describe` and `value_path` say what the model knows.
+fn describe(store: &Cache, model: &mut Model, key: &[u8]) {
+    let entry = store.get_entry(key).expect("get_entry");
+    let description = store.describe(key).expect("describe");
+    let path = store.value_path(key).expect("value_path");
+    let Some(item) = model.live(key) else {
+        assert!(
+            entry.is_none() && description.is_none() && path.is_none(),
+            "{}",
+            short(key)
+        );
+        return;
+    };
+    let entry = entry.expect("get_entry finds it");
+    let description = description.expect("describe finds it");
+    assert_value("get_entry", key, Some(&entry.value), Some(item));
+    assert_eq!(entry.kind, item.kind);
+    assert_eq!(
+        entry.expires_at.map(ms),
+        item.expires_ms,
+        "expiry of {}",
+        short(key)
+    );
+    let tags: BTreeSet<Vec<u8>> = entry.tags.iter().cloned().collect();
+    assert_eq!(tags, item.tags, "tags of {}", short(key));
+    assert_eq!(tags.len(), entry.tags.len(), "a tag came twice");
+    // A clock set back to before the store was made has no time to tell.
+    if item.stored_ms >= START_MS {
+        let off = ms(entry.stored_at).abs_diff(item.stored_ms);
+        assert!(off <= STORED_TOLERANCE_MS, "stored {off} ms off");
+    }
+    assert_eq!(
+        entry.size_bytes,
+        item.value.len() as u64,
+        "size of {}",
+        short(key)
+    );
+    assert_eq!(description.kind, entry.kind);
+    assert_eq!(description.expires_at, entry.expires_at);
+    assert_eq!(description.tags, entry.tags);
+    assert_eq!(description.stored_at, entry.stored_at);
+    assert_eq!(description.size_bytes, entry.size_bytes);
+    if let Some(path) = path {
+        assert!(
+            path.starts_with(store.path()),
+            "{} is in the store",
+            path.display()
+        );
+        assert!(item.matches(&std::fs::read(&path).expect("a value's file reads")));
+    }
+}
+
+/// A transaction with an ending; on anything but a commit the model stays as it was.
+fn transact(
+    store: &Cache,
+    model: &mut Model,
+    outer: &[Step],
+    nested: Option<&[Step]>,
+    ending: Ending,
+) {
+    let mut draft = model.clone();
+    let result = catch_unwind(AssertUnwindSafe(|| {
+        store.transact(|tx| {
+            let half = outer.len() / 2;
+            for one in &outer[..half] {
+                step(tx, &mut draft, one);
+            }
+            if let Some(nested) = nested {
+                store.transact(|tx| {
+                    for one in nested {
+                        step(tx, &mut draft, one);
+                    }
+                    Ok(())
+                })?;
+            }
+            for one in &outer[half..] {
+                step(tx, &mut draft, one);
+            }
+            match ending {
+                Ending::Commit => Ok(draft.items.len()),
+                Ending::Error => Err(Error::Aborted {
+                    what: "as the test wants".into(),
+                }),
+                // No message: this panic is no news.
+                Ending::Panic => resume_unwind(Box::new(OnPurpose)),
+            }
+        })
+    }));
+    match (ending, result) {
+        (Ending::Commit, Ok(Ok(_))) => *model = draft,
+        (Ending::Error, Ok(Err(Error::Aborted { .. }))) => {}
+        (Ending::Panic, Err(payload)) if payload.is::<OnPurpose>() => {}
+        (_, Err(payload)) => resume_unwind(payload),
+        (_, Ok(other)) => panic!("transact ended with {other:?}"),
+    }
+}
+
+struct OnPurpose;
+
+fn play(script: &[(bool, Action)]) {
+    let mut run = Run::new();
+    for (second, action) in script {
+        run.act(usize::from(*second), action);
+    }
+    run.audit_deeply();
+    run.act(0, &Action::ReopenBoth { close: true });
+    run.audit_deeply();
+    run.act(0, &Action::Rebuild { close: false });
+    run.audit_deeply();
+}
+
+#[test]
+fn every_verb_agrees_with_a_plain_map() {
+    let seed = common::seed("model");
+    let mut bytes = [0_u8; 32];
+    bytes[..8].copy_from_slice(&seed.to_le_bytes());
+    let config = Config {
+        failure_persistence: None,
+        max_shrink_iters: 4_000,
+        max_shrink_time: 120_000,
+        ..Config::default()
+    };
+    let rng = TestRng::from_seed(RngAlgorithm::ChaCha, &bytes);
+    let mut runner = TestRunner::new_with_rng(config, rng);
+    let strategy = vec((any::<bool>(), actions()), 1..80);
+    let outcome = runner.run(&strategy, |script| {
+        play(&script);
+        Ok::<(), TestCaseError>(())
+    });
+    if let Err(failure) = outcome {
+        panic!("LARDER_TEST_SEED={seed}\n{failure}");
+    }
+}
+
+#[test]
+fn statistics_count_and_survive_reopening() {
+    let dir = common::work_dir();
+    let store = common::small().open(dir.path()).expect("opens");
+    store.set("a", "1").expect("set");
+    store.set("b", "2").expect("set");
+    store.get("a").expect("get");
+    store.get("a").expect("get");
+    store.get("nothing").expect("get");
+    store.delete("b").expect("delete");
+    let counted = |store: &Cache, reset: bool| {
+        let stats = store.stats(reset).expect("stats");
+        (stats.hits, stats.misses, stats.sets, stats.deletes)
+    };
+    assert_eq!(counted(&store, false), (2, 1, 2, 1));
+    store.close().expect("close");
+    let store = Cache::open(dir.path()).expect("opens");
+    assert_eq!(counted(&store, true), (2, 1, 2, 1), "after reopening");
+    assert_eq!(counted(&store, false), (0, 0, 0, 0), "after a reset");
+    store.get("a").expect("get");
+    // What neither hits nor misses count.
+    store.contains("a").expect("contains");
+    store.peek(None, Side::Front).expect("peek");
+    let _ = store.iter().expect("iter").count();
+    assert_eq!(counted(&store, false).0, 1);
+}
+
+#[test]
+fn a_large_value_is_a_file_and_goes_with_its_entry() {
+    let dir = common::work_dir();
+    let store = common::small().open(dir.path()).expect("opens");
+    let files = |dir: &Path| {
+        common::names(dir)
+            .into_iter()
+            .filter(|name| name.ends_with(".val"))
+            .count()
+    };
+    let value = common::Dice::new(7).bytes(common::SMALL_LARGE_VALUE_BYTES as usize);
+    store.set("below", &value[1..]).expect("set");
+    assert_eq!(store.value_path("below").expect("value_path"), None);
+    assert_eq!(files(dir.path()), 0);
+    store.set("large", &value).expect("set");
+    let path = store
+        .value_path("large")
+        .expect("value_path")
+        .expect("a file of its own");
+    assert_eq!(std::fs::read(&path).expect("reads"), value);
+    assert_eq!(files(dir.path()), 1);
+    // Rolled back, its file goes.
+    let result: Result<()> = store.transact(|tx| {
+        tx.set("other", &value)?;
+        Err(Error::Aborted { what: "no".into() })
+    });
+    assert!(result.is_err());
+    assert_eq!(files(dir.path()), 1, "the rolled back value's file is gone");
+    // A reader that has the file keeps it, whatever becomes of the entry.
+    let mut reader = store
+        .get_reader("large")
+        .expect("get_reader")
+        .expect("there");
+    store.set("large", "small now").expect("set");
+    store.delete("large").expect("delete");
+    let mut read = Vec::new();
+    reader.read_to_end(&mut read).expect("reads");
+    assert_eq!(read, value);
+}
