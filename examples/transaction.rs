@@ -3,7 +3,7 @@
 use larder::{Cache, Error, Transaction};
 
 /// The balance of an account, as `get` shows a number: decimal text.
-fn balance(tx: &Transaction<'_>, account: &str) -> larder::Result<i64> {
+fn balance(tx: &Transaction, account: &str) -> larder::Result<i64> {
     let Some(text) = tx.get(account)? else {
         return Ok(0);
     };

@@ -106,13 +106,15 @@ pub enum Error {
         /// What kind of value it is.
         found: String,
     },
-    /// `incr` or `decr` would leave the range of a 64-bit integer; the value is unchanged.
-    #[error("{value} {delta:+} does not fit a 64-bit integer; the value is unchanged")]
+    /// `incr` or `decr` would leave the range of a 64-bit number; the value is unchanged.
+    #[error(
+        "{value} and {delta} more would pass what a 64-bit number holds; the value is unchanged"
+    )]
     Overflow {
         /// The value as it is.
-        value: i64,
-        /// What should have been added.
-        delta: i64,
+        value: String,
+        /// What should have been added; with a minus, subtracted.
+        delta: String,
     },
     /// A typed read met a value of another type or codec.
     #[error("the value was written as {found}, not as {expected}")]

@@ -1547,6 +1547,8 @@ impl Run {
         let writer = self.store(1 - which).clone();
         let before: BTreeSet<Vec<u8>> =
             self.model.live_keys().map(|(key, _)| key.clone()).collect();
+        // An expired one that is written again may keep its place, and so be met.
+        let known: BTreeSet<Vec<u8>> = self.model.items.keys().cloned().collect();
         let mut iter = reader.iter().expect("iter");
         let mut next = || if back { iter.next_back() } else { iter.next() };
         let mut found = Vec::new();
@@ -1574,7 +1576,7 @@ impl Run {
         }
         for key in &seen {
             assert!(
-                before.contains(key),
+                known.contains(key),
                 "{} came after the iterator",
                 short(key)
             );

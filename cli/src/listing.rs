@@ -100,5 +100,6 @@ fn kind_name(kind: ValueKind) -> String {
         ValueKind::Integer => "integer".to_owned(),
         ValueKind::Float => "float".to_owned(),
         ValueKind::Typed(codec) => format!("typed:{codec}"),
+        other => format!("{other:?}").to_lowercase(),
     }
 }

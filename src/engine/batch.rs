@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{Ordering, fence};
 
 use crate::engine::read::Found;
-use crate::engine::store::{Proof, Store, stat};
+use crate::engine::store::{MAIN_SPACE, Proof, Store, stat};
 use crate::engine::write::{Ledger, Replaced, Room};
 use crate::error::{Error, Result};
 use crate::format::bucket::{self, Place, is_whole};
@@ -33,6 +33,8 @@ pub(crate) struct Change {
     pub(crate) set: Option<Payload>,
     /// It was removed on the way: its entry is a new one, at the end of the order.
     pub(crate) fresh: bool,
+    /// Another change took its place.
+    pub(crate) is_void: bool,
 }
 
 /// What a key is set to.
@@ -213,20 +215,26 @@ impl Store {
             let _ = self.reserve_derived(0, 0);
             let _ = keymap.grow();
         }
+        let ours = |item: &&Item| item.space == MAIN_SPACE;
         self.count(stat::BATCHES, 1);
         self.count(
             stat::SETS,
-            items.iter().filter(|item| item.is_set).count() as u64,
+            items.iter().filter(ours).filter(|item| item.is_set).count() as u64,
         );
         self.count(
             stat::DELETES,
-            items.iter().filter(|item| !item.is_set).count() as u64,
+            items
+                .iter()
+                .filter(ours)
+                .filter(|item| !item.is_set)
+                .count() as u64,
         );
+        let set = changes
+            .iter()
+            .filter(|(change, _, _)| change.space == MAIN_SPACE);
         self.count(
             stat::BYTES_SET,
-            changes
-                .iter()
-                .map(|(change, _, _)| change.draft().value.len() as u64)
+            set.map(|(change, _, _)| change.draft().value.len() as u64)
                 .sum(),
         );
         self.count(stat::BYTES_LOGGED, total);

@@ -11,7 +11,7 @@ use crate::error::{Error, Result};
 use crate::format::header as layout;
 use crate::format::name::Name;
 use crate::format::seed::KeyHash;
-use crate::os::clock::Clock;
+use crate::os::clock::{self, Clock};
 use crate::os::dir::Dir;
 use crate::os::lock::FileLock;
 use crate::os::raw;
@@ -24,6 +24,9 @@ use crate::part::writer_lock::{self, Taken};
 pub(crate) const MAIN_SPACE: u32 = 0;
 /// Settings, tag names, queue counters: entries like others, but not the caller's.
 pub(crate) const INNER_SPACE: u32 = 1;
+
+/// How often a writer looks whether its files are still the ones under their names, ms.
+const MOVED_CHECK_MS: u64 = 10;
 
 /// A handle's parts.
 pub(crate) struct Store {
@@ -163,9 +166,10 @@ impl Store {
         header
             .word(layout::OWNER_SINCE_AT)
             .store(now, Ordering::Relaxed);
-        if now.abs_diff(self.moved_checked_ms.load(Ordering::Relaxed)) >= 50 {
+        let ticks = clock::ticks_ms();
+        if ticks.abs_diff(self.moved_checked_ms.load(Ordering::Relaxed)) >= MOVED_CHECK_MS {
             self.check_moved()?;
-            self.moved_checked_ms.store(now, Ordering::Relaxed);
+            self.moved_checked_ms.store(ticks, Ordering::Relaxed);
         }
         let unfinished = [
             layout::JOURNAL_AT,

@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, RwLock};
 
 use crate::engine::read::{Found, Hit};
-use crate::engine::store::{INNER_SPACE, Proof, Store, stat};
+use crate::engine::store::{INNER_SPACE, MAIN_SPACE, Proof, Store, stat};
 use crate::error::{Error, Result};
 use crate::format::bucket::{self, Place};
 use crate::format::header::{self as layout, Address, row, space, state};
@@ -142,7 +142,7 @@ impl Store {
         ledger.journal.commit(&self.files, &self.dir)?;
         proof.dirty = false;
         self.clear_stamp(word);
-        self.after_set(insert, draft.value.len() as u64, len);
+        self.after_set(draft, insert, len);
         Ok(())
     }
 
@@ -159,14 +159,16 @@ impl Store {
         }
     }
 
-    fn after_set(&self, insert: bool, value_len: u64, len: u64) {
+    fn after_set(&self, draft: &Draft<'_>, insert: bool, len: u64) {
         if insert {
             // The entry is stored: a split that cannot be made now is made by a later write.
             let _ = Keymap::of(&self.files).grow();
         }
-        self.count(stat::SETS, 1);
-        self.count(stat::BYTES_SET, value_len);
         self.count(stat::BYTES_LOGGED, len);
+        if draft.space == MAIN_SPACE {
+            self.count(stat::SETS, 1);
+            self.count(stat::BYTES_SET, draft.value.len() as u64);
+        }
     }
 
     /// Removes one entry that was found under this lock.
@@ -209,7 +211,7 @@ impl Store {
         ledger.journal.put(address, 0);
         ledger.journal.commit(&self.files, &self.dir)?;
         proof.dirty = false;
-        self.count(stat::DELETES, 1);
+        self.count(stat::DELETES, u64::from(draft.space == MAIN_SPACE));
         self.count(stat::BYTES_LOGGED, len);
         Ok(())
     }

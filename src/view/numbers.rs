@@ -7,8 +7,21 @@ use crate::view::prepare;
 use crate::view::state::State;
 use crate::view::value::{Number, ValueKind};
 
-/// Adds `delta` to the number under `key`; expiry and tags are kept, the time of storing is renewed.
-pub(crate) fn add(state: &mut State, key: &[u8], delta: Number, default: Number) -> Result<Number> {
+/// Which way to count.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Way {
+    Up,
+    Down,
+}
+
+/// Adds or subtracts `delta` to the number under `key`; expiry and tags are kept, the time of storing is renewed.
+pub(crate) fn count(
+    state: &mut State,
+    key: &[u8],
+    way: Way,
+    delta: Number,
+    default: Number,
+) -> Result<Number> {
     prepare::check_key(key)?;
     let stored_s = state.store.second(state.now_ms);
     let (sum, payload) = match state.live(MAIN_SPACE, key)? {
@@ -23,7 +36,7 @@ pub(crate) fn add(state: &mut State, key: &[u8], delta: Number, default: Number)
                 tags: Vec::new(),
                 stored_s,
             };
-            (sum(default, delta)?, blank)
+            (sum(default, way, delta)?, blank)
         }
         Some(payload) => {
             let kind = ValueKind::from_byte(payload.value_kind);
@@ -34,7 +47,7 @@ pub(crate) fn add(state: &mut State, key: &[u8], delta: Number, default: Number)
                     found: name_of(kind),
                 });
             };
-            (sum(number, delta)?, payload)
+            (sum(number, way, delta)?, payload)
         }
     };
     let payload = Payload {
@@ -47,29 +60,40 @@ pub(crate) fn add(state: &mut State, key: &[u8], delta: Number, default: Number)
     Ok(sum)
 }
 
-fn sum(a: Number, b: Number) -> Result<Number> {
+fn sum(a: Number, way: Way, b: Number) -> Result<Number> {
     let float = |number| match number {
         Number::Int(value) => value as f64,
         Number::Float(value) => value,
     };
-    match (a, b) {
-        (Number::Int(value), Number::Int(delta)) => value
-            .checked_add(delta)
-            .map(Number::Int)
-            .ok_or(Error::Overflow { value, delta }),
-        (a, b) => Ok(Number::Float(float(a) + float(b))),
-    }
-}
-
-/// The number whose addition is the subtraction of `number`.
-pub(crate) fn negated(number: Number) -> Result<Number> {
-    match number {
-        Number::Int(delta) => delta
-            .checked_neg()
-            .map(Number::Int)
-            .ok_or(Error::Overflow { value: 0, delta }),
-        Number::Float(delta) => Ok(Number::Float(-delta)),
-    }
+    let sum = match (a, b, way) {
+        (Number::Int(value), Number::Int(delta), Way::Up) => {
+            value.checked_add(delta).map(Number::Int)
+        }
+        (Number::Int(value), Number::Int(delta), Way::Down) => {
+            value.checked_sub(delta).map(Number::Int)
+        }
+        (a, b, way) => {
+            let sum = if way == Way::Up {
+                float(a) + float(b)
+            } else {
+                float(a) - float(b)
+            };
+            // Infinity is a number only if one was given.
+            let overflows = sum.is_infinite() && float(a).is_finite() && float(b).is_finite();
+            (!overflows).then_some(Number::Float(sum))
+        }
+    };
+    let delta = || {
+        if way == Way::Up {
+            b.to_string()
+        } else {
+            format!("-({b})")
+        }
+    };
+    sum.ok_or_else(|| Error::Overflow {
+        value: a.to_string(),
+        delta: delta(),
+    })
 }
 
 fn name_of(kind: ValueKind) -> String {

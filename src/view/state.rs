@@ -5,6 +5,7 @@
 
 use std::cell::RefCell;
 use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hasher};
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,11 +26,32 @@ use crate::view::value::{Number, Value, ValueKind};
 pub(crate) struct State {
     held: Held<Arc<Store>>,
     pub(crate) store: Arc<Store>,
-    changes: Vec<Option<Change>>,
-    by_hash: HashMap<u64, Vec<usize>>,
+    changes: Vec<Change>,
+    /// Index of a key's change, by its hash; one of another key with that hash is at the next number.
+    by_hash: HashMap<u64, usize, BuildHasherDefault<AsIs>>,
     streams: Vec<Stream>,
     new_tags: HashMap<Vec<u8>, u32>,
     pub(crate) now_ms: u64,
+}
+
+/// The store's hash is one already.
+#[derive(Default)]
+struct AsIs(u64);
+
+impl Hasher for AsIs {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for &byte in bytes {
+            self.0 = self.0 << 8 | u64::from(byte);
+        }
+    }
+
+    fn write_u64(&mut self, word: u64) {
+        self.0 = word;
+    }
 }
 
 thread_local! {
@@ -80,7 +102,7 @@ impl State {
             held,
             store: Arc::clone(store),
             changes: Vec::new(),
-            by_hash: HashMap::new(),
+            by_hash: HashMap::default(),
             streams: Vec::new(),
             new_tags: HashMap::new(),
             now_ms: store.now_ms(),
@@ -90,7 +112,8 @@ impl State {
     /// Makes all changes happen.
     pub(crate) fn commit(mut self) -> Result<()> {
         self.check_fork()?;
-        let changes: Vec<Change> = self.changes.drain(..).flatten().collect();
+        let mut changes = std::mem::take(&mut self.changes);
+        changes.retain(|change| !change.is_void);
         let (store, proof) = self.held.parts();
         store.commit(proof, &changes)?;
         for stream in self.streams.drain(..) {
@@ -120,12 +143,21 @@ impl State {
     }
 
     fn index_of(&self, space: u32, key: &[u8], hash: u64) -> Option<usize> {
-        let fits = |index: &&usize| {
-            self.changes[**index]
-                .as_ref()
-                .is_some_and(|change| change.space == space && change.key == key)
-        };
-        self.by_hash.get(&hash)?.iter().find(fits).copied()
+        self.seat_of(space, key, hash)
+            .and_then(|seat| self.by_hash.get(&seat).copied())
+    }
+
+    /// Under which number a key's change is noted.
+    fn seat_of(&self, space: u32, key: &[u8], hash: u64) -> Option<u64> {
+        let mut seat = hash;
+        while let Some(&index) = self.by_hash.get(&seat) {
+            let change = &self.changes[index];
+            if change.space == space && change.key == key {
+                return Some(seat);
+            }
+            seat = seat.wrapping_add(1);
+        }
+        None
     }
 
     /// The entry as this transaction sees it, live or expired; its value as stored.
@@ -133,9 +165,7 @@ impl State {
         self.check_fork()?;
         let hash = self.store.hash.of(space, key);
         if let Some(index) = self.index_of(space, key, hash) {
-            return Ok(self.changes[index]
-                .as_ref()
-                .and_then(|change| change.set.clone()));
+            return Ok(self.changes[index].set.clone());
         }
         let mut buffer = Vec::new();
         let Some(hit) = self.store.find(space, key, hash, &mut buffer)? else {
@@ -197,39 +227,44 @@ impl State {
     pub(crate) fn put(&mut self, space: u32, key: &[u8], payload: Payload) -> Result<()> {
         self.check_fork()?;
         let hash = self.store.hash.of(space, key);
-        let mut fresh = false;
-        if let Some(index) = self.index_of(space, key, hash) {
-            match self.changes[index].as_mut() {
-                Some(change) if change.set.is_some() => {
-                    change.set = Some(payload);
-                    return Ok(());
-                }
-                _ => {
-                    // Removed and set again: a new entry, behind those set meanwhile.
-                    fresh = true;
-                    self.changes[index] = None;
-                    if let Some(indexes) = self.by_hash.get_mut(&hash) {
-                        indexes.retain(|other| *other != index);
-                    }
-                }
-            }
+        let Some(seat) = self.seat_of(space, key, hash) else {
+            self.push(Change {
+                space,
+                key: key.to_vec(),
+                hash,
+                set: Some(payload),
+                fresh: false,
+                is_void: false,
+            });
+            return Ok(());
+        };
+        let index = self.by_hash[&seat];
+        let change = &mut self.changes[index];
+        if change.set.is_some() {
+            change.set = Some(payload);
+            return Ok(());
         }
-        self.push(Change {
+        // Removed and set again: a new entry, behind those set meanwhile.
+        change.is_void = true;
+        self.by_hash.insert(seat, self.changes.len());
+        self.changes.push(Change {
             space,
             key: key.to_vec(),
             hash,
             set: Some(payload),
-            fresh,
+            fresh: true,
+            is_void: false,
         });
         Ok(())
     }
 
     fn push(&mut self, change: Change) {
-        self.by_hash
-            .entry(change.hash)
-            .or_default()
-            .push(self.changes.len());
-        self.changes.push(Some(change));
+        let mut seat = change.hash;
+        while self.by_hash.contains_key(&seat) {
+            seat = seat.wrapping_add(1);
+        }
+        self.by_hash.insert(seat, self.changes.len());
+        self.changes.push(change);
     }
 
     /// The key will be gone.
@@ -237,17 +272,14 @@ impl State {
         self.check_fork()?;
         let hash = self.store.hash.of(space, key);
         match self.index_of(space, key, hash) {
-            Some(index) => {
-                if let Some(change) = self.changes[index].as_mut() {
-                    change.set = None;
-                }
-            }
+            Some(index) => self.changes[index].set = None,
             None => self.push(Change {
                 space,
                 key: key.to_vec(),
                 hash,
                 set: None,
                 fresh: false,
+                is_void: false,
             }),
         }
         Ok(())
@@ -326,8 +358,7 @@ impl State {
         for change in self
             .changes
             .iter()
-            .flatten()
-            .filter(|change| change.space == MAIN_SPACE)
+            .filter(|change| change.space == MAIN_SPACE && !change.is_void)
         {
             let was_there = self
                 .store
@@ -342,15 +373,14 @@ impl State {
     pub(crate) fn change_of(&self, key: &[u8]) -> Option<&Change> {
         let hash = self.store.hash.of(MAIN_SPACE, key);
         self.index_of(MAIN_SPACE, key, hash)
-            .and_then(|index| self.changes[index].as_ref())
+            .map(|index| &self.changes[index])
     }
 
     /// The transaction's own sets, in the order in which new ones would be inserted.
     pub(crate) fn sets(&self) -> impl DoubleEndedIterator<Item = (&Change, &Payload)> {
         self.changes
             .iter()
-            .flatten()
-            .filter(|change| change.space == MAIN_SPACE)
+            .filter(|change| change.space == MAIN_SPACE && !change.is_void)
             .filter_map(|change| Some((change, change.set.as_ref()?)))
     }
 }

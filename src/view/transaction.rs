@@ -9,7 +9,7 @@ use crate::engine::batch::Payload;
 use crate::engine::store::{MAIN_SPACE, Store};
 use crate::error::{Error, Result};
 use crate::view::iter::Keys;
-use crate::view::numbers;
+use crate::view::numbers::{self, Way};
 use crate::view::options::{Expiry, SetOptions, Side};
 use crate::view::prepare;
 use crate::view::queue;
@@ -221,9 +221,10 @@ impl Transaction {
         delta: impl Into<Number>,
         default: impl Into<Number>,
     ) -> Result<Number> {
-        numbers::add(
+        numbers::count(
             &mut self.state.borrow_mut(),
             key.as_ref(),
+            Way::Up,
             delta.into(),
             default.into(),
         )
@@ -239,7 +240,13 @@ impl Transaction {
         delta: impl Into<Number>,
         default: impl Into<Number>,
     ) -> Result<Number> {
-        self.incr(key, numbers::negated(delta.into())?, default)
+        numbers::count(
+            &mut self.state.borrow_mut(),
+            key.as_ref(),
+            Way::Down,
+            delta.into(),
+            default.into(),
+        )
     }
 
     /// Puts a value at an end of the queue `prefix`. The key it got.
