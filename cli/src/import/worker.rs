@@ -5,7 +5,7 @@
 //! Never holds a file's content as a whole, and never tells a person anything; it reports.
 
 use std::fs::{File, OpenOptions};
-use std::io::{self, Read};
+use std::io::{self, Read, Seek as _};
 use std::os::unix::ffi::OsStringExt as _;
 use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::Path;
@@ -150,17 +150,18 @@ impl Worker {
     }
 
     fn store_file(&self, path: &[u8], place: &Path) -> Result<Report, Trouble> {
-        let file = open(place)?;
+        let mut file = open(place)?;
         let meta = file.metadata()?;
         let node = Node::File {
             mode: meta.permissions().mode(),
         };
         let key = node.key(&self.prefix, path);
-        if self.is_like(&key, node, meta.len())? && self.holds(&key, file)? {
+        if self.is_like(&key, node, meta.len())? && self.holds(&key, &mut file)? {
             self.forget_dir(path)?;
             return Ok(Report::Unchanged { bytes: meta.len() });
         }
-        let bytes = self.write_file(&key, node, open(place)?)?;
+        file.rewind()?;
+        let bytes = self.write_file(&key, node, file)?;
         self.forget_dir(path)?;
         Ok(Report::Wrote { bytes })
     }
@@ -187,13 +188,13 @@ impl Worker {
     }
 
     /// Whether the entry's content is the file's.
-    fn holds(&self, key: &[u8], mut file: File) -> Result<bool, Trouble> {
+    fn holds(&self, key: &[u8], file: &mut File) -> Result<bool, Trouble> {
         let Some(mut there) = self.cache.get_reader(key)? else {
             return Ok(false);
         };
         let (mut ours, mut theirs) = (vec![0; COMPARE_BYTES], vec![0; COMPARE_BYTES]);
         loop {
-            let count = fill(&mut file, &mut ours)?;
+            let count = fill(file, &mut ours)?;
             // A value that cannot be read is not the file's: it is written anew.
             match fill(&mut there, &mut theirs[..]) {
                 Ok(other) if ours[..count] == theirs[..other] => {}
