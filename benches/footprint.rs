@@ -3,6 +3,7 @@
 //! Keys of 20 bytes, values of 100, no tags, no expiry. Prints Markdown. With `--test` everything
 //! runs once, with few entries.
 
+use std::collections::BTreeMap;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
@@ -46,39 +47,45 @@ impl Bytes {
     }
 }
 
-/// What the log says of its records: the entries', and what they were called for otherwise.
+/// What the segments hold besides keys and values.
 struct Log {
     /// Bytes from one entry's record to the next, less key and value; the most frequent one.
     overhead: u64,
-    /// Bytes of all other records.
+    /// Bytes of footers: lines of 16 bytes that grow down from a segment's end.
+    footers: u64,
+    /// Bytes of records that are no entry's.
     other: u64,
 }
 
-fn log(store: &Cache, entries: u64) -> Log {
-    let payload = (KEY_LEN + VALUE_LEN) as u64;
-    let mut total = 0;
-    let mut distances = std::collections::BTreeMap::<u64, u64>::new();
-    for segment in store.segments().expect("the segments") {
-        let mut before = None;
-        for line in store.log(segment).expect("a segment's records") {
-            let line = line.expect("a record");
-            if let Some((at, was_entry)) =
-                before.replace((line.at, line.value_len == VALUE_LEN as u64))
-            {
-                total += line.at - at;
-                if was_entry {
-                    *distances.entry(line.at - at).or_default() += 1;
+impl Log {
+    fn of(store: &Cache) -> Log {
+        let mut log = Log {
+            overhead: 0,
+            footers: 0,
+            other: 0,
+        };
+        let mut distances = BTreeMap::<u64, u64>::new();
+        for segment in store.segments().expect("the segments") {
+            let mut before = None;
+            for line in store.log(segment).expect("a segment's records") {
+                let line = line.expect("a record");
+                let is_entry = line.kind == "set" && line.space == 0;
+                if let Some((at, was_entry)) = before.replace((line.at, is_entry)) {
+                    if was_entry {
+                        *distances.entry(line.at - at).or_default() += 1;
+                    } else {
+                        log.other += line.at - at;
+                    }
                 }
             }
+            let path = store.path().join(format!("{segment:016x}.seg"));
+            let bytes = std::fs::read(path).expect("a segment");
+            let lines = bytes.rchunks_exact(16).take_while(|line| **line != [0; 16]);
+            log.footers += 16 * lines.count() as u64;
         }
-    }
-    let (distance, _) = distances
-        .into_iter()
-        .max_by_key(|(_, count)| *count)
-        .expect("some records");
-    Log {
-        overhead: distance - payload,
-        other: total.saturating_sub(entries * distance),
+        let most = distances.into_iter().max_by_key(|(_, count)| *count);
+        log.overhead = most.expect("some records").0 - (KEY_LEN + VALUE_LEN) as u64;
+        log
     }
 }
 
@@ -100,7 +107,7 @@ fn main() {
         for number in 0..entries {
             store.set(key(number), value(number)).expect("a set");
         }
-        let log = log(&store, entries);
+        let log = Log::of(&store);
         let live = store.volume().expect("the live bytes");
         let disk = store.disk_usage().expect("the bytes on disk");
         store.close().expect("a close");
@@ -145,7 +152,13 @@ fn main() {
             .map(|(_, _, log, ..)| format!("{} B", log.overhead)),
     );
     row(
-        "checkpoints and footers",
+        "footers",
+        measured
+            .iter()
+            .map(|(entries, _, log, ..)| per_entry(log.footers, *entries)),
+    );
+    row(
+        "other records",
         measured
             .iter()
             .map(|(entries, _, log, ..)| per_entry(log.other, *entries)),

@@ -95,7 +95,7 @@ struct Item {
     volume: u64,
     order: u64,
     seq: u64,
-    apart: Option<u64>,
+    apart: Option<Apart>,
     old: Option<Replaced>,
     /// The key's word, when it has one.
     word: Option<Address>,
@@ -133,12 +133,9 @@ impl Store {
         }
         match found.as_slice() {
             [] => Ok(()),
-            [(change, _, _)] if change.set.is_some() && !change.fresh => self.put(
-                proof,
-                change.hash,
-                &change.draft(),
-                &self.stream_pairs(change),
-            ),
+            [(change, _, _)] if change.set.is_some() && !change.fresh => {
+                self.put(proof, change.hash, &change.draft(), &[])
+            }
             [(change, old, Some(word))] if change.set.is_none() => {
                 let draft = Draft {
                     stored_s: self.second(self.now_ms()),
@@ -285,7 +282,7 @@ impl Store {
                 volume: crate::engine::write::volume_of(&draft),
                 order,
                 seq,
-                apart: draft.apart.map(|apart| apart.id),
+                apart: draft.apart,
                 old: *old,
                 word: *word,
             });
@@ -386,11 +383,9 @@ impl Store {
                     Ok(())
                 })?;
             }
-            if let Some(id) = item.apart {
+            if let Some(apart) = item.apart {
                 each(&mut |ledger| {
-                    if let Some(stream) = self.stream_of(id) {
-                        ledger.journal.header(stream, 0);
-                    }
+                    self.end_stream(ledger, apart);
                     Ok(())
                 })?;
             }
@@ -636,7 +631,7 @@ impl Store {
             volume: head.volume(),
             order: head.order,
             seq: head.seq,
-            apart: head.options.apart.map(|apart| apart.id),
+            apart: new_apart,
             old,
             word,
         })
@@ -714,19 +709,6 @@ impl Ledger<'_> {
 }
 
 impl Store {
-    /// The header words that end the stream of a change's value.
-    fn stream_pairs(&self, change: &Change) -> Vec<(u64, u64)> {
-        let id = change
-            .set
-            .as_ref()
-            .and_then(|payload| payload.apart)
-            .map(|apart| apart.id);
-        id.and_then(|id| self.stream_of(id))
-            .map(|at| (at, 0))
-            .into_iter()
-            .collect()
-    }
-
     /// The file of a value that is being streamed or was.
     pub(crate) fn value_file(id: u64) -> Name {
         Name::Value(id)

@@ -8,6 +8,7 @@ use std::io::Read;
 use std::sync::Arc;
 
 use crate::engine::store::{Proof, Store};
+use crate::engine::write::Ledger;
 use crate::error::{Error, Result};
 use crate::format::header as layout;
 use crate::format::name::Name;
@@ -112,6 +113,7 @@ impl Stream {
         }
         self.store.dir.rename(self.name, Name::Value(self.id))?;
         self.name = Name::Value(self.id);
+        self.store.files.header.add(layout::NAMES_AT, 1);
         Ok(Apart {
             id: self.id,
             len: self.len,
@@ -119,11 +121,8 @@ impl Stream {
         })
     }
 
-    /// Its record is written.
+    /// Its record is written, and has ended the stream.
     pub(crate) fn keep(mut self) {
-        let header = &self.store.files.header;
-        header.add(layout::NAMES_AT, 1);
-        self.store.took(self.len.next_multiple_of(4096));
         self.kept = true;
     }
 }
@@ -153,6 +152,18 @@ impl Store {
         (0..STREAMS_MAX as u64)
             .map(|seat| self.stream_at(seat))
             .find(|&at| self.files.header.get(at) == id)
+    }
+
+    /// The stream of a value ends with the change that names its file: what was reserved is in use.
+    pub(crate) fn end_stream(&self, ledger: &mut Ledger<'_>, apart: Apart) {
+        if let Some(stream) = self.stream_of(apart.id) {
+            let disk = self.files.header.get(layout::DISK_BYTES_AT);
+            ledger.journal.header(
+                layout::DISK_BYTES_AT,
+                disk + apart.len.next_multiple_of(4096),
+            );
+            ledger.journal.header(stream, 0);
+        }
     }
 
     /// Bytes reserved for values being streamed in.

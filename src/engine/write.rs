@@ -130,8 +130,9 @@ impl Store {
         for &(at, value) in extra {
             ledger.journal.header(at, value);
         }
-        if draft.apart.is_some() {
+        if let Some(apart) = draft.apart {
             ledger.journal.header(layout::APART_SEQ_AT, seq);
+            self.end_stream(&mut ledger, apart);
         }
         ledger.tail(&room, place, len, 1, place, seq);
         let word = match address {
@@ -169,6 +170,29 @@ impl Store {
             self.count(stat::SETS, 1);
             self.count(stat::BYTES_SET, draft.value.len() as u64);
         }
+    }
+
+    /// Removes a live entry of the cache's own space. Whether there was one.
+    pub(crate) fn delete(&self, proof: &mut Proof, key: &[u8]) -> Result<bool> {
+        let hash = self.hash.of(MAIN_SPACE, key);
+        let now_ms = self.now_ms();
+        let mut buffer = std::mem::take(&mut proof.old);
+        let found = self.find_to_write(MAIN_SPACE, key, hash, &mut buffer);
+        proof.old = buffer;
+        let (old, address) = match found? {
+            Found::Nothing => return Ok(false),
+            Found::Entry(hit) if hit.is_expired(now_ms) => return Ok(false),
+            Found::Entry(hit) => (Some(Replaced::of(&hit)), hit.address()),
+            Found::Damaged(address) => (None, address),
+        };
+        let draft = Draft {
+            kind: Kind::Delete,
+            key,
+            stored_s: self.second(now_ms),
+            ..self.blank_draft()
+        };
+        self.remove(proof, hash, &draft, old, address)?;
+        Ok(true)
     }
 
     /// Removes one entry that was found under this lock.

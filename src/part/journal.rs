@@ -8,7 +8,7 @@
 use std::sync::atomic::{Ordering, fence};
 
 use crate::error::{Error, Result};
-use crate::format::header::{Address, JOURNAL_AT, JOURNAL_PAIRS};
+use crate::format::header::{Address, JOURNAL_AT, JOURNAL_PAIRS, SUSPECT_AT};
 use crate::format::name::Name;
 use crate::os::dir::Dir;
 use crate::part::shared::Files;
@@ -60,11 +60,15 @@ impl Journal {
             .word(JOURNAL_AT)
             .store(seal(pairs), Ordering::Relaxed);
         fence(Ordering::Release);
-        let done = apply(pairs, files, dir);
+        if let Err(error) = apply(pairs, files, dir) {
+            // It stays decided: the next holder tries again, and the next opener alone rebuilds.
+            files.header.put(SUSPECT_AT, 1);
+            return Err(error);
+        }
         fence(Ordering::Release);
         files.header.word(JOURNAL_AT).store(0, Ordering::Relaxed);
         self.len = 0;
-        done
+        Ok(())
     }
 }
 

@@ -399,14 +399,8 @@ impl Cache {
             stored_s: store.second(store.now_ms()),
         };
         let hash = store.hash.of(MAIN_SPACE, key);
-        let ended: Vec<(u64, u64)> = draft
-            .apart
-            .and_then(|apart| store.stream_of(apart.id))
-            .map(|at| (at, 0))
-            .into_iter()
-            .collect();
         sync::locked(store, self.patience(store), |store, proof| {
-            store.put(proof, hash, &draft, &ended)
+            store.put(proof, hash, &draft, &[])
         })?;
         if let Some((stream, _)) = prepared.stream {
             stream.keep();
@@ -492,7 +486,18 @@ impl Cache {
     /// # Errors
     /// See [`Cache`]; a damaged entry is removed like any other.
     pub fn delete(&self, key: impl AsRef<[u8]>) -> Result<bool> {
-        self.transact(|tx| tx.delete(key))
+        let store = self.store()?;
+        if state::is_inside(store) {
+            return self.transact(|tx| tx.delete(key));
+        }
+        let key = key.as_ref();
+        let gone = sync::locked(store, self.patience(store), |store, proof| {
+            store.delete(proof, key)
+        })?;
+        if gone {
+            self.finish(store)?;
+        }
+        Ok(gone)
     }
 
     /// Removes a live entry and returns its value: of several processes, one gets it.
@@ -801,9 +806,9 @@ impl Cache {
     /// In `Durability::Interval` each process that has the store open syncs it.
     pub(crate) fn start_syncing(&self) -> Result<()> {
         let store = self.store()?;
-        if store.files.header.setting(setting::DURABILITY) == 1
-            && !self.handle.syncing.swap(true, Ordering::AcqRel)
-        {
+        let here = crate::os::raw::forks() + 1;
+        let is_wanted = store.files.header.setting(setting::DURABILITY) == 1;
+        if is_wanted && self.handle.syncing.swap(here, Ordering::AcqRel) != here {
             sync::keep_syncing(store);
         }
         Ok(())

@@ -16,7 +16,8 @@ pub(crate) struct Handle {
     wish: Wish,
     path: PathBuf,
     temporary: Option<u64>,
-    pub(crate) syncing: std::sync::atomic::AtomicBool,
+    /// Forks + 1 of the process that syncs for this handle; 0: none does.
+    pub(crate) syncing: std::sync::atomic::AtomicU64,
 }
 
 struct Link {
@@ -28,7 +29,7 @@ impl Handle {
     pub(crate) fn open(path: &Path, wish: Wish) -> Result<Handle> {
         let store = Arc::new(open::open(path, &wish)?);
         let path = store.dir.path().to_path_buf();
-        let syncing = std::sync::atomic::AtomicBool::new(false);
+        let syncing = std::sync::atomic::AtomicU64::new(0);
         Ok(Handle {
             first: Link {
                 store,
