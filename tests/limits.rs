@@ -329,6 +329,7 @@ fn open_and_get(job: &Job) {
     }
     assert_eq!(store.iter().expect("iter").count() as u64, entries);
     store.set("one", "more").expect("set");
+    assert!(store.delete("one").expect("delete"));
     say(&format!(
         "memory {} {}",
         opened.saturating_sub(before),

@@ -88,10 +88,13 @@ pub(crate) fn clear(place: &Place) -> Result<Answer> {
 /// Damage inside a segment is named where it is met; the other segments are still shown.
 pub(crate) fn log(place: &Place, args: &Log) -> Result<Answer> {
     let cache = place.open()?;
-    let segments = match args.segment {
-        Some(segment) => vec![segment],
-        None => cache.segments()?,
-    };
+    let mut segments = cache.segments()?;
+    if let Some(wanted) = args.segment {
+        segments.retain(|segment| *segment == wanted);
+        if segments.is_empty() {
+            return Err(Failure::new(format!("there is no segment {wanted}")));
+        }
+    }
     let mut output = BufWriter::new(io::stdout().lock());
     let mut answer = Answer::Yes;
     for segment in segments {

@@ -425,6 +425,13 @@ impl Store {
         head.options.apart.map(|apart| Name::Value(apart.id))
     }
 
+    /// A large value's file is not there, though its entry is.
+    pub(crate) fn missing_value(&self, head: &Head) -> Error {
+        let path =
+            Store::value_name(head).map_or(self.dir.path().into(), |name| self.dir.path_of(name));
+        Error::corrupt(path, 0, "the file of a large value is missing")
+    }
+
     pub(crate) fn dir(&self) -> &Dir {
         &self.dir
     }

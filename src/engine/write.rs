@@ -283,6 +283,7 @@ impl Store {
             expires_ms: None,
             zstd: None,
             apart: None,
+            is_item: false,
             tag_seq: 0,
             tags: &[],
             stored_s: self.second(self.now_ms()),

@@ -65,8 +65,10 @@ pub(crate) mod flag {
     pub(crate) const SLIDING: u16 = 128;
     /// Kept for the cost to recompute; option: f64 seconds.
     pub(crate) const COST: u16 = 256;
+    /// Pushed to a queue, not set by hand. No option.
+    pub(crate) const ITEM: u16 = 512;
     /// All that this version knows.
-    pub(crate) const ALL: u16 = 511;
+    pub(crate) const ALL: u16 = 1023;
 }
 
 /// A large value's file.
@@ -136,6 +138,8 @@ pub(crate) struct Draft<'a> {
     pub(crate) expires_ms: Option<u64>,
     pub(crate) zstd: Option<(u32, u32)>,
     pub(crate) apart: Option<Apart>,
+    /// Pushed to a queue.
+    pub(crate) is_item: bool,
     /// 0: the tags change with this record.
     pub(crate) tag_seq: u64,
     pub(crate) tags: &'a [u32],
@@ -162,6 +166,7 @@ impl Draft<'_> {
         put(self.apart.is_some(), flag::APART);
         put(self.zstd.is_some(), flag::ZSTD);
         put(self.space != 0, flag::SPACE);
+        put(self.is_item, flag::ITEM);
         flags
     }
 
@@ -431,6 +436,7 @@ mod tests {
                 len: 6,
                 crc: 7,
             }),
+            is_item: true,
             tag_seq: 11,
             tags: &[1, 2, 3],
             stored_s: 8,

@@ -16,7 +16,7 @@ use crate::engine::sync;
 use crate::error::{Error, Result};
 use crate::format::header::{self as layout, participant, space};
 use crate::format::key::Key;
-use crate::format::record::{Draft, Kind};
+use crate::format::record::{Draft, Kind, flag};
 use crate::format::settings::Settings;
 use crate::os::host;
 use crate::os::raw::Mapped;
@@ -146,7 +146,7 @@ impl Cache {
         let store = self.store()?;
         let hash = store.hash.of(MAIN_SPACE, key);
         let mut found = None;
-        for _ in 0..crate::limits::RETRIES_MAX {
+        loop {
             let mut buffer = Vec::new();
             let Some(hit) = store.find(MAIN_SPACE, key, hash, &mut buffer)? else {
                 break;
@@ -159,9 +159,12 @@ impl Cache {
                 hit.met.set_stamp(store.second(now));
             }
             found = take(store, hit, buffer)?;
-            // A large value's file that is gone means the entry has changed: look again.
             if found.is_some() {
                 break;
+            }
+            // Its file is gone: the entry has changed, or the file was taken away.
+            if hit.met.unchanged() {
+                return Err(store.missing_value(&hit.head));
             }
         }
         if counted && store.files.header.setting(setting::STATISTICS) != 0 {
@@ -336,7 +339,7 @@ impl Cache {
         value: impl AsRef<[u8]>,
         options: &SetOptions,
     ) -> Result<()> {
-        let store = self.writable()?;
+        let store = self.store()?;
         let now = store.now_ms();
         let prepared = prepare::bytes(store, value.as_ref(), options, now)?;
         self.set_prepared(store, key.as_ref(), prepared, options)
@@ -352,7 +355,7 @@ impl Cache {
         number: impl Into<Number>,
         options: &SetOptions,
     ) -> Result<()> {
-        let store = self.writable()?;
+        let store = self.store()?;
         let prepared = prepare::number(store, number.into(), options, store.now_ms())?;
         self.set_prepared(store, key.as_ref(), prepared, options)
     }
@@ -368,7 +371,7 @@ impl Cache {
         options: &SetOptions,
     ) -> Result<u64> {
         prepare::check_key(key.as_ref())?;
-        let store = self.writable()?;
+        let store = self.store()?;
         let (prepared, len) = prepare::reader(store, reader, options, store.now_ms())?;
         self.set_prepared(store, key.as_ref(), prepared, options)?;
         Ok(len)
@@ -382,7 +385,7 @@ impl Cache {
         options: &SetOptions,
     ) -> Result<()> {
         prepare::check_key(key)?;
-        if !options.tags.is_empty() {
+        if !options.tags.is_empty() || state::is_inside(store) {
             return self.write(store, |state| state.set(key, prepared, options));
         }
         let draft = Draft {
@@ -394,6 +397,7 @@ impl Cache {
             expires_ms: prepared.expires_ms,
             zstd: prepared.zstd,
             apart: prepared.apart(),
+            is_item: false,
             tag_seq: 0,
             tags: &[],
             stored_s: store.second(store.now_ms()),
@@ -417,15 +421,21 @@ impl Cache {
         items: impl IntoIterator<Item = (K, V)>,
         options: &SetOptions,
     ) -> Result<u64> {
-        let store = self.writable()?;
+        let store = self.store()?;
+        // The caller's iterator runs, and values are compressed, before the lock is taken.
+        let items: Vec<(K, V)> = items.into_iter().collect();
+        let now = store.now_ms();
+        let mut prepared = Vec::with_capacity(items.len());
+        for (key, value) in &items {
+            prepare::check_key(key.as_ref())?;
+            prepared.push(prepare::bytes(store, value.as_ref(), options, now)?);
+        }
         self.write(store, |state| {
-            let mut count = 0;
-            for (key, value) in items {
-                let prepared = prepare::bytes(store, value.as_ref(), options, state.now_ms)?;
+            state.reserve(items.len());
+            for ((key, _), prepared) in items.iter().zip(prepared) {
                 state.set(key.as_ref(), prepared, options)?;
-                count += 1;
             }
-            Ok(count)
+            Ok(items.len() as u64)
         })
     }
 
@@ -616,9 +626,13 @@ impl Cache {
     /// See [`Cache`].
     pub fn peek(&self, prefix: Option<&[u8]>, side: Side) -> Result<Option<(Vec<u8>, Value)>> {
         queue::peek(self.store()?, prefix, side, |key| {
-            self.look_up(key, false, |store, hit, buffer| {
-                prepare::value_of(store, &hit.head, buffer)
-            })
+            let found = self.look_up(key, false, |store, hit, buffer| {
+                if hit.head.flags & flag::ITEM == 0 {
+                    return Ok(Some(None));
+                }
+                Ok(prepare::value_of(store, &hit.head, buffer)?.map(Some))
+            })?;
+            Ok(found.flatten())
         })
     }
 

@@ -84,8 +84,7 @@ impl Cursor {
         if cell.is_after(self.bound) {
             return Ok(None);
         }
-        // Twice at most in practice: a large value's file that is gone means the entry has changed.
-        for _ in 0..crate::limits::RETRIES_MAX {
+        loop {
             let Some(hit) = store.find_cell(self.space, cell, buffer)? else {
                 return Ok(None);
             };
@@ -98,8 +97,11 @@ impl Cursor {
             if let Some(item) = take(store, hit, buffer)? {
                 return Ok(Some(Seen::Live(item)));
             }
+            // Its file is gone: the entry has changed, or the file was taken away.
+            if hit.met.unchanged() {
+                return Err(store.missing_value(&hit.head));
+            }
         }
-        Ok(None)
     }
 
     /// Many dead cells stood before `index`: if they all did and the lock is free, the next one skips them.

@@ -32,6 +32,7 @@ pub(crate) fn count(
                 expires_ms: None,
                 zstd: None,
                 apart: None,
+                is_item: false,
                 tag_seq: 0,
                 tags: Vec::new(),
                 stored_s,

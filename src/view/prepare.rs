@@ -203,6 +203,7 @@ impl Prepared<'_> {
             expires_ms: self.expires_ms,
             zstd: self.zstd,
             apart,
+            is_item: false,
             tag_seq: 0,
             tags,
             stored_s,

@@ -1,7 +1,7 @@
 //! Little queues inside a cache: keys `500000000000000`, `prefix-500000000000001`, …
 //!
 //! A queue's lowest and next number are an entry of the inner space, changed in one batch with its
-//! items; keys a caller sets by hand outside that range are never items. An empty queue begins again
+//! items. An item's record says that it was pushed: keys a caller sets by hand are never items. An empty queue begins again
 //! at 500000000000000.
 
 use std::sync::Arc;
@@ -94,6 +94,13 @@ fn item_key(prefix: Option<&[u8]>, number: u64) -> Vec<u8> {
     }
 }
 
+/// What was pushed under a key; `None`: nothing, or a key set by hand.
+fn item(state: &State, key: &[u8]) -> Result<Option<Payload>> {
+    Ok(state
+        .entry(MAIN_SPACE, key)?
+        .filter(|payload| payload.is_item))
+}
+
 fn range_of(state: &State, prefix: Option<&[u8]>) -> Result<Range> {
     let entry = state.entry(INNER_SPACE, &inner_key(prefix))?;
     Ok(entry.map_or(Range::EMPTY, |payload| Range::from_bytes(&payload.value)))
@@ -110,6 +117,7 @@ fn put_range(state: &mut State, prefix: Option<&[u8]>, range: Range) -> Result<(
         expires_ms: None,
         zstd: None,
         apart: None,
+        is_item: false,
         tag_seq: 0,
         tags: Vec::new(),
         stored_s: state.store.second(state.now_ms),
@@ -128,11 +136,7 @@ pub(crate) fn push(
     prepare::check_key(&inner_key(prefix))?;
     let mut range = range_of(state, prefix)?;
     // Items that were deleted or expired at the end do not count: an empty queue begins anew.
-    while !range.is_empty()
-        && state
-            .entry(MAIN_SPACE, &item_key(prefix, range.end(side)))?
-            .is_none()
-    {
+    while !range.is_empty() && item(state, &item_key(prefix, range.end(side)))?.is_none() {
         range = range.less(side);
     }
     if range.is_empty() {
@@ -169,7 +173,7 @@ pub(crate) fn push(
         }
     };
     let key = item_key(prefix, number);
-    state.set(&key, prepared, options)?;
+    state.set_item(&key, prepared, options)?;
     put_range(state, prefix, range)?;
     Ok(key)
 }
@@ -186,7 +190,7 @@ pub(crate) fn pull(
     while found.is_none() && !range.is_empty() {
         let key = item_key(prefix, range.end(side));
         range = range.less(side);
-        let Some(payload) = state.entry(MAIN_SPACE, &key)? else {
+        let Some(payload) = item(state, &key)? else {
             continue;
         };
         let is_live = payload
@@ -215,7 +219,12 @@ pub(crate) fn peek_inside(
     let mut range = range_of(state, prefix)?;
     while !range.is_empty() {
         let key = item_key(prefix, range.end(side));
-        if let Some(payload) = state.live(MAIN_SPACE, &key)? {
+        let live = |payload: &Payload| {
+            payload
+                .expires_ms
+                .is_none_or(|expires| expires > state.now_ms)
+        };
+        if let Some(payload) = item(state, &key)?.filter(live) {
             return Ok(Some((key, state.value(&payload)?)));
         }
         range = range.less(side);

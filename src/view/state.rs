@@ -16,7 +16,7 @@ use crate::engine::store::{Held, INNER_SPACE, MAIN_SPACE, Store};
 use crate::engine::write::{tag_id_key, tag_key};
 use crate::error::{Error, Result};
 use crate::format::header as layout;
-use crate::format::record::Head;
+use crate::format::record::{Head, flag};
 use crate::limits::TAGS_MAX;
 use crate::view::options::SetOptions;
 use crate::view::prepare::{self, Prepared};
@@ -142,6 +142,12 @@ impl State {
         }
     }
 
+    /// Room for `more` changes.
+    pub(crate) fn reserve(&mut self, more: usize) {
+        self.changes.reserve(more);
+        self.by_hash.reserve(more);
+    }
+
     fn index_of(&self, space: u32, key: &[u8], hash: u64) -> Option<usize> {
         self.seat_of(space, key, hash)
             .and_then(|seat| self.by_hash.get(&seat).copied())
@@ -179,6 +185,7 @@ impl State {
             expires_ms: head.options.expires_ms,
             zstd: head.options.zstd,
             apart: head.options.apart,
+            is_item: head.flags & flag::ITEM != 0,
             tag_seq: head.options.tag_seq,
             tags,
             stored_s: head.stored_s,
@@ -299,6 +306,23 @@ impl State {
         self.put(MAIN_SPACE, key, payload)
     }
 
+    /// As [`State::set`], for an item of a queue.
+    pub(crate) fn set_item(
+        &mut self,
+        key: &[u8],
+        prepared: Prepared<'_>,
+        options: &SetOptions,
+    ) -> Result<()> {
+        self.set(key, prepared, options)?;
+        let hash = self.store.hash.of(MAIN_SPACE, key);
+        if let Some(index) = self.index_of(MAIN_SPACE, key, hash)
+            && let Some(payload) = self.changes[index].set.as_mut()
+        {
+            payload.is_item = true;
+        }
+        Ok(())
+    }
+
     /// The ids of tags; new ones are named in this transaction.
     fn tag_ids(&mut self, names: &[Vec<u8>]) -> Result<Vec<u32>> {
         prepare::check_tags(names)?;
@@ -337,6 +361,7 @@ impl State {
             expires_ms: None,
             zstd: None,
             apart: None,
+            is_item: false,
             tag_seq: 0,
             tags: Vec::new(),
             stored_s,

@@ -35,7 +35,7 @@ pub(crate) fn export(place: &Place, args: &args::Export, escaped: bool) -> Resul
     let plan = Plan::of(&cache, &prefix)?;
     let mut export = Export::new(cache, target, Progress::of_bytes("exporting", plan.bytes()));
     for (key, why) in &plan.refused {
-        export.leave(format_args!("refused key {}: {why}", escape::text(key)));
+        export.leave(format_args!("refused key \"{}\": {why}", escape::text(key)));
     }
     export.make_dirs(&plan)?;
     for leaf in &plan.files {
