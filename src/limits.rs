@@ -28,6 +28,8 @@ pub const STREAMS_MAX: usize = 64;
 pub(crate) const SPACES_MAX: usize = 64;
 /// Rows of the segment table; row 0 is never used.
 pub(crate) const SEGMENT_SLOTS: usize = 1 << 16;
+/// Segments, and what is allocated of them, come in pieces of this many bytes.
+pub(crate) const SEGMENT_STEP: u64 = 16 * 1024;
 /// A reader starts over at most this often before it answers `Busy`.
 pub(crate) const RETRIES_MAX: u32 = 100_000;
 /// The longest chain of overflow buckets a reader follows.

@@ -1773,7 +1773,7 @@ fn every_verb_agrees_with_a_plain_map() {
     };
     let rng = TestRng::from_seed(RngAlgorithm::ChaCha, &bytes);
     let mut runner = TestRunner::new_with_rng(config, rng);
-    let strategy = vec((any::<bool>(), actions()), 1..80);
+    let strategy = vec((any::<bool>(), actions()), 1..160);
     let outcome = runner.run(&strategy, |script| {
         play(&script);
         Ok::<(), TestCaseError>(())

@@ -54,6 +54,17 @@ impl Display for Failure {
     }
 }
 
+/// The sentence about damage in one place, for who can go on with the rest of the store.
+///
+/// # Errors
+/// Whatever is not damage.
+pub(crate) fn damage(error: larder::Error) -> Result<String> {
+    match error {
+        larder::Error::Corrupt { .. } => Ok(error.to_string()),
+        other => Err(other.into()),
+    }
+}
+
 /// Says one sentence on stderr, on one line whatever names are in it.
 pub(crate) fn say(sentence: impl Display) {
     use std::io::Write as _;

@@ -10,9 +10,36 @@ use serde::Serialize;
 
 use crate::args::Ls;
 use crate::entries::bytes;
-use crate::failure::{Failure, Result};
+use crate::failure::{Failure, Result, damage, say};
 use crate::store::Place;
 use crate::{Answer, escape, time};
+
+/// Which entries are listed, and how.
+struct Wanted {
+    prefix: Vec<u8>,
+    tags: Vec<Vec<u8>>,
+    json: bool,
+}
+
+impl Wanted {
+    fn new(args: &Ls, escaped: bool) -> Result<Self> {
+        let prefix = args
+            .prefix
+            .as_ref()
+            .map(|prefix| bytes(prefix, escaped))
+            .transpose()?;
+        let tags = args
+            .tags
+            .iter()
+            .map(|tag| bytes(tag, escaped))
+            .collect::<Result<_>>()?;
+        Ok(Self {
+            prefix: prefix.unwrap_or_default(),
+            tags,
+            json: args.json,
+        })
+    }
+}
 
 /// One line of `ls --json`.
 #[derive(Serialize)]
@@ -26,20 +53,11 @@ struct Line {
 }
 
 pub(crate) fn ls(place: &Place, args: &Ls, escaped: bool) -> Result<Answer> {
-    let prefix = args
-        .prefix
-        .as_ref()
-        .map(|prefix| bytes(prefix, escaped))
-        .transpose()?
-        .unwrap_or_default();
-    let tags: Vec<Vec<u8>> = args
-        .tags
-        .iter()
-        .map(|tag| bytes(tag, escaped))
-        .collect::<Result<_>>()?;
+    let wanted = Wanted::new(args, escaped)?;
     let cache = place.open()?;
     let mut output = BufWriter::new(io::stdout().lock());
     let mut left = args.limit.unwrap_or(usize::MAX);
+    let mut answer = Answer::Yes;
     let mut keys = cache.keys()?;
     while left > 0 {
         let Some(key) = (if args.reverse {
@@ -49,48 +67,53 @@ pub(crate) fn ls(place: &Place, args: &Ls, escaped: bool) -> Result<Answer> {
         }) else {
             break;
         };
-        let key = key?;
-        if !key.starts_with(&prefix) {
-            continue;
+        match key.and_then(|key| line(&cache, &key, &wanted)) {
+            Ok(Some(line)) => {
+                writeln!(output, "{line}").map_err(|cause| Failure::output(&cause))?;
+                left -= 1;
+            }
+            Ok(None) => {}
+            Err(error) => {
+                say(damage(error)?);
+                answer = Answer::Status(2);
+            }
         }
-        let Some(line) = line(&cache, &key, &tags, args.json)? else {
-            continue;
-        };
-        writeln!(output, "{line}").map_err(|cause| Failure::output(&cause))?;
-        left -= 1;
     }
     output.flush().map_err(|cause| Failure::output(&cause))?;
-    Ok(Answer::Yes)
+    Ok(answer)
 }
 
-/// The key's line; none when it lacks one of `tags`, or went away meanwhile.
-fn line(cache: &Cache, key: &[u8], tags: &[Vec<u8>], json: bool) -> Result<Option<String>> {
-    if tags.is_empty() && !json {
+/// The key's line; none when it is not wanted, or went away meanwhile.
+fn line(cache: &Cache, key: &[u8], wanted: &Wanted) -> larder::Result<Option<String>> {
+    if !key.starts_with(&wanted.prefix) {
+        return Ok(None);
+    }
+    if wanted.tags.is_empty() && !wanted.json {
         return Ok(Some(escape::text(key)));
     }
     let Some(entry) = cache.describe(key)? else {
         return Ok(None);
     };
-    if !tags.iter().all(|tag| entry.tags.contains(tag)) {
+    if !wanted.tags.iter().all(|tag| entry.tags.contains(tag)) {
         return Ok(None);
     }
-    if !json {
-        return Ok(Some(escape::text(key)));
-    }
-    let line = serde_json::to_string(&json_line(key, &entry));
-    line.map(Some)
-        .map_err(|cause| Failure::new(cause.to_string()))
+    Ok(Some(if wanted.json {
+        json_line(key, &entry)
+    } else {
+        escape::text(key)
+    }))
 }
 
-fn json_line(key: &[u8], entry: &Description) -> Line {
-    Line {
+fn json_line(key: &[u8], entry: &Description) -> String {
+    let line = Line {
         key: escape::text(key),
         size: entry.size_bytes,
         kind: kind_name(entry.kind),
         tags: entry.tags.iter().map(|tag| escape::text(tag)).collect(),
         expires_at: entry.expires_at.map(time::show_instant),
         stored_at: time::show_instant(entry.stored_at),
-    }
+    };
+    serde_json::to_string(&line).expect("numbers and strings are always JSON")
 }
 
 fn kind_name(kind: ValueKind) -> String {

@@ -3,6 +3,7 @@
 //! Reads without the lock and reports; mends nothing. What changes while it looks is not called
 //! damage: counts are compared only when nothing was committed meanwhile.
 
+use std::collections::HashSet;
 use std::path::PathBuf;
 
 use serde::Serialize;
@@ -12,6 +13,7 @@ use crate::engine::walk::{Next, Walk};
 use crate::error::{Error, Result};
 use crate::format::bucket::{self, KNOWN_MASK, is_whole, known_hash};
 use crate::format::header::{Address, Shared, space};
+use crate::format::name::Name;
 use crate::format::record::{Head, Kind};
 use crate::limits::SPACES_MAX;
 use crate::part::keymap::Keymap;
@@ -77,27 +79,39 @@ impl Store {
         let mut report = CheckReport::default();
         let before = self.committed();
         let total = self.disk_bytes();
+        let names = self.dir.list()?.0;
         for slot in segments::slots(&self.files) {
             match self.segments.must_get(&self.files, &self.dir, slot) {
-                Ok(segment) => self.check_segment(&segment, &mut report)?,
+                Ok(segment) => {
+                    let newer = self.segments.get(&self.files, &self.dir, slot + 1);
+                    let until = newer
+                        .ok()
+                        .flatten()
+                        .map_or(u64::MAX, |newer| newer.head.first_seq);
+                    self.check_segment(&segment, until, &mut report)?;
+                }
                 Err(error) => report.add_error(error)?,
             }
             watch(report.bytes.min(total), total);
         }
         let mut counts = [0_u64; SPACES_MAX];
-        self.check_words(&mut report, &mut counts)?;
+        let mut files = HashSet::new();
+        self.check_words(&mut report, &mut counts, &mut files)?;
         let mut cells = [0_u64; SPACES_MAX];
         self.check_cells(&mut report, &mut cells)?;
         if self.committed() == before {
             self.check_counts(&mut report, &counts, &cells);
+            self.check_names(&mut report, &names, &files)?;
         }
         watch(total, total);
         Ok(report)
     }
 
+    /// `until`: records from this sequence on were cut off before a newer segment began.
     fn check_segment(
         &self,
         segment: &std::sync::Arc<Segment>,
+        until: u64,
         report: &mut CheckReport,
     ) -> Result<()> {
         let path = self.dir.path_of(segment.name());
@@ -123,15 +137,17 @@ impl Store {
                         format!("the header of a record{which} is damaged"),
                     );
                 }
-                Next::Record { at, index, head } => {
+                Next::Record { head, .. } if head.seq >= until => break,
+                Next::Record {
+                    at, head, summary, ..
+                } => {
                     report.records += 1;
                     report.bytes += head.len() as u64;
                     if !matches!(segment.read(&self.dir, at, &mut buffer)?, Read::Whole(_)) {
                         report.add(path.clone(), at, "the key or value of a record is damaged");
                     }
-                    if segment
-                        .summary(index)
-                        .is_none_or(|summary| summary.at != at || summary.seq != head.seq)
+                    if segment.cut_from.is_none()
+                        && summary.is_none_or(|summary| summary.seq != head.seq)
                     {
                         report.add(
                             path.clone(),
@@ -164,6 +180,7 @@ impl Store {
                         report.entries += u64::from(head.options.space == 0);
                         if let Some(apart) = head.options.apart {
                             report.bytes += apart.len;
+                            files.insert(apart.id);
                         }
                     }
                     Ok(None) => {}
@@ -262,6 +279,38 @@ impl Store {
         Ok(())
     }
 
+    /// Files with a store's names that the store does not know.
+    fn check_names(
+        &self,
+        report: &mut CheckReport,
+        names: &[Name],
+        needed: &HashSet<u64>,
+    ) -> Result<()> {
+        let mut known = HashSet::new();
+        for slot in segments::slots(&self.files) {
+            known.insert(segments::id_of(&self.files, slot)?);
+        }
+        for &name in names {
+            let what = match name {
+                Name::Segment(id) if !known.contains(&id) => {
+                    "a segment that is damaged, or of another store: its records are not used"
+                }
+                Name::Value(id)
+                    if !needed.contains(&id)
+                        && self.stream_of(id).is_none()
+                        && !self.is_grave(id) =>
+                {
+                    "a large value's file that no entry names"
+                }
+                _ => continue,
+            };
+            if self.dir.stat(name)?.is_some() {
+                report.add(self.dir.path_of(name), 0, what);
+            }
+        }
+        Ok(())
+    }
+
     fn check_counts(
         &self,
         report: &mut CheckReport,
@@ -279,7 +328,7 @@ impl Store {
                 ("the order list holds", cells[which]),
             ] {
                 if counted != said {
-                    let path = self.dir.path_of(crate::format::name::Name::Header);
+                    let path = self.dir.path_of(Name::Header);
                     report.add(
                         path,
                         0,

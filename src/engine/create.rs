@@ -4,7 +4,7 @@
 
 use crate::engine::store::Store;
 use crate::error::{Error, Result};
-use crate::format::header::{self as layout, participant};
+use crate::format::header as layout;
 use crate::format::name::Name;
 use crate::format::settings::Settings;
 use crate::os::dir::Dir;
@@ -135,11 +135,7 @@ pub(crate) fn files(dir: &Dir, identity: &Identity, settings: &Settings) -> Resu
     blank_header(&header, identity);
     header.put_settings(settings);
     let files = derived_files(dir, header, 1, 0)?;
-    for index in 0..crate::limits::PARTICIPANTS_MAX {
-        files
-            .header
-            .put(participants::at(index, participant::INODE), 0);
-    }
+    participants::forget_all(&files.header);
     files.header.put(layout::DISK_BYTES_AT, disk_of(dir)?);
     Ok(files)
 }

@@ -14,6 +14,7 @@ use crate::format::header as layout;
 use crate::format::name::Name;
 use crate::format::record::Apart;
 use crate::limits::STREAMS_MAX;
+use crate::part::shared::setting;
 use crate::part::writer_lock;
 
 /// Bytes reserved at a time.
@@ -89,9 +90,20 @@ impl Stream {
         let end = self.len + bytes.len() as u64;
         if end > self.reserved {
             let more = (end - self.reserved).next_multiple_of(RESERVE_STEP);
+            let max_bytes = self.store.files.header.setting(setting::SIZE_LIMIT);
+            if end > max_bytes {
+                return Err(Error::TooLarge {
+                    what: "a value",
+                    bytes: end,
+                    max_bytes,
+                });
+            }
             // What small values leave unused of their last step is no reason to refuse them.
-            self.store
-                .budget((end - self.reserved).next_multiple_of(4096))?;
+            let need = (end - self.reserved).next_multiple_of(4096);
+            if self.store.budget(need).is_err() {
+                self.store.make_way()?;
+                self.store.budget(need)?;
+            }
             self.reserved += more;
             self.store
                 .files
@@ -205,12 +217,39 @@ impl Store {
         self.bury(proof)
     }
 
+    /// A full store, before it says so: dead value files go, their deaths made durable. Off the lock.
+    ///
+    /// Whether there were any.
+    pub(crate) fn make_way(&self) -> Result<bool> {
+        let had = self.graves() > 0;
+        match if had {
+            self.flush(Some(std::time::Duration::from_millis(100)))
+        } else {
+            Ok(())
+        } {
+            // Also when this thread itself holds the lock, in a transaction.
+            Err(Error::Busy { .. }) => Ok(false),
+            done => done.map(|()| had),
+        }
+    }
+
     /// Dead value files that wait for their record's death to be durable.
     pub(crate) fn graves(&self) -> u64 {
         let header = &self.files.header;
         header
             .get(layout::GRAVES_HEAD_AT)
             .saturating_sub(header.get(layout::GRAVES_TAIL_AT))
+    }
+
+    /// Whether a value file waits to be removed.
+    pub(crate) fn is_grave(&self, id: u64) -> bool {
+        let header = &self.files.header;
+        let (tail, head) = (
+            header.get(layout::GRAVES_TAIL_AT),
+            header.get(layout::GRAVES_HEAD_AT),
+        );
+        let mut ring = tail..head.min(tail + layout::GRAVES);
+        ring.any(|n| header.get(layout::GRAVES_AT + n % layout::GRAVES * 16) == id)
     }
 
     /// Removes the value files whose death is durable. Under the writer lock.

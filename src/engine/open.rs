@@ -53,6 +53,12 @@ pub(crate) fn open(path: &Path, wish: &Wish) -> Result<Store> {
             what: "there is no such directory".into(),
         });
     }
+    if !path.exists() && !wish.any_filesystem {
+        // Before the directory is made, where it would be.
+        let nearest = path.ancestors().skip(1).find(|parent| parent.exists());
+        let nearest = nearest.filter(|parent| !parent.as_os_str().is_empty());
+        host::check_filesystem(&Dir::open(nearest.unwrap_or(Path::new(".")), false)?)?;
+    }
     let dir = Dir::open(path, wish.create)?;
     let there = look(&dir)?;
     if matches!(there, There::Nothing) && !wish.create {
@@ -225,13 +231,13 @@ fn enter(dir: Dir, wish: &Wish) -> Result<Store> {
     let home = Home::of(&dir);
     let same_home = !is_copy && is_home(&header, &home);
     let is_clean = header.get(layout::CLEAN_AT) == header.get(layout::COMMITTED_AT) + 1;
-    let is_quiet =
-        header.get(layout::QUIET_AT) == 0 || header.get(layout::QUIET_AT) == header.quiet();
+    let quiet = header.get(layout::QUIET_AT);
+    let is_quiet = quiet == 0 || quiet == header.quiet();
     let known = (same_home && is_quiet).then(|| header.get(layout::COMMITTED_AT));
     if !(same_home || is_clean) || !is_quiet || header.get(layout::SUSPECT_AT) != 0 {
         return rebuild::rebuild(dir, known, wish);
     }
-    match try_enter(dir, header, same_home, wish)? {
+    match try_enter(dir, header, (same_home, quiet != 0), wish)? {
         Ok(store) => Ok(store),
         Err(dir) => rebuild::rebuild(dir, known, wish),
     }
@@ -248,7 +254,12 @@ fn is_home(header: &Header, home: &Home) -> bool {
 }
 
 /// Enters an unattended store if all it says fits; else gives the directory back, to rebuild.
-fn try_enter(dir: Dir, header: Header, same_home: bool, wish: &Wish) -> Result<Result<Store, Dir>> {
+fn try_enter(
+    dir: Dir,
+    header: Header,
+    (same_home, was_quiet): (bool, bool),
+    wish: &Wish,
+) -> Result<Result<Store, Dir>> {
     let recorded: Vec<u64> = (0..layout::INODES as u64)
         .map(|n| header.get(layout::INODES_AT + n * 8))
         .collect();
@@ -264,6 +275,8 @@ fn try_enter(dir: Dir, header: Header, same_home: bool, wish: &Wish) -> Result<R
     if !lengths_fit(&files, &dir)? {
         return Ok(Err(dir));
     }
+    // Nobody lives: rows of others, whose lock files may be another store's copies, are free.
+    participants::forget_all(&files.header);
     let me = participants::join(&files.header, &dir)?;
     let store = Store::new(Opened {
         dir,
@@ -276,8 +289,10 @@ fn try_enter(dir: Dir, header: Header, same_home: bool, wish: &Wish) -> Result<R
     let repaired = store
         .repair(true)
         .and_then(|()| store.end_dead_streams(|_| true));
-    let fits =
-        repaired.is_ok() && header.get(layout::SUSPECT_AT) == 0 && store.last_record_fits()?;
+    // What a graceful leave put under a checksum is right, whatever became of the log meanwhile.
+    let fits = repaired.is_ok()
+        && header.get(layout::SUSPECT_AT) == 0
+        && (was_quiet || store.last_record_fits()?);
     writer_lock::give_back(header);
     if !fits {
         return store.into_dir().map(Err);

@@ -12,11 +12,11 @@ use crate::format::header as layout;
 use crate::format::header::Address;
 use crate::format::name::Name;
 use crate::format::record::{Head, Kind, flag};
-use crate::format::segment::SUMMARY_HASH_MASK;
+use crate::format::segment::{SUMMARY_HASH_MASK, SUMMARY_LEN, Summary};
 use crate::limits::RETRIES_MAX;
 use crate::os::dir::Dir;
 use crate::part::keymap::{Keymap, Met};
-use crate::part::segment::{Read, Segment};
+use crate::part::segment::{Footer, Read, Segment};
 
 /// An entry as it was found; its record's bytes are in the caller's buffer.
 #[derive(Clone, Copy)]
@@ -300,7 +300,7 @@ impl Store {
                 }
             ),
         );
-        match summary_of(segment, place.at) {
+        match summary_of(&self.dir, segment, place.at) {
             Some(summary) if summary.hash != hash & SUMMARY_HASH_MASK => Verdict::Other,
             Some(_) => Verdict::Damaged(error, true),
             None => Verdict::Damaged(error, false),
@@ -440,17 +440,21 @@ impl Store {
 const MAIN: u32 = crate::engine::store::MAIN_SPACE;
 
 /// The footer's line for the record at `at`, by binary search: offsets grow with the index.
-pub(crate) fn summary_of(segment: &Segment, at: u64) -> Option<crate::format::segment::Summary> {
-    let (mut low, mut high) = (0, segment.head.size / crate::format::segment::SUMMARY_LEN);
+fn summary_of(dir: &Dir, segment: &Segment, at: u64) -> Option<Summary> {
+    let mut footer = Footer::default();
+    let (mut low, mut high) = (0, segment.head.size / SUMMARY_LEN);
     while low < high {
         let middle = low + (high - low) / 2;
         // Blank or damaged ones count as past the end; a line next to it is still found below.
-        match segment.summary(middle) {
+        match footer.line(dir, segment, middle) {
             Some(summary) if summary.at <= at => low = middle + 1,
             _ => high = middle,
         }
     }
-    let near = low.saturating_sub(2)..low + 2;
-    near.filter_map(|index| segment.summary(index))
-        .find(|summary| summary.at == at)
+    let mut near = low.saturating_sub(2)..low + 2;
+    near.find_map(|index| {
+        footer
+            .line(dir, segment, index)
+            .filter(|summary| summary.at == at)
+    })
 }

@@ -68,11 +68,7 @@ pub(crate) fn rebuild(dir: Dir, known: Option<u64>, wish: &Wish) -> Result<Store
     create::blank_header(&header, &identity);
     header.put(layout::SUSPECT_AT, 1);
     let files = create::derived_files(&dir, header, generation, winners.len() as u64)?;
-    for index in 0..crate::limits::PARTICIPANTS_MAX {
-        files
-            .header
-            .put(participants::at(index, layout::participant::INODE), 0);
-    }
+    participants::forget_all(&files.header);
     let me = participants::join(&files.header, &dir)?;
     let store = Store::new(Opened {
         dir,
@@ -237,13 +233,12 @@ impl Store {
         for segment in segments {
             let taken = crate::part::segments::reserve(&self.files, &self.dir)?;
             let _ = taken;
-            let disk = self.dir.stat(segment.name())?.map_or(0, |stat| stat.disk);
             let put = |field, value| {
                 self.files
                     .store(&self.dir, row_at(segment.slot, field), value)
             };
             put(row::ID, segment.head.id)?;
-            put(row::STATE, state::SEALED << 56 | disk)?;
+            put(row::STATE, state::SEALED << 56)?;
             self.files
                 .header
                 .put(layout::SEGS_USED_AT, u64::from(segment.slot) + 1);

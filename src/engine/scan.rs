@@ -38,6 +38,8 @@ pub(crate) struct Seen {
     pub(crate) space: u32,
     pub(crate) kind: SeenKind,
     pub(crate) is_damaged: bool,
+    /// Its line in the footer was begun: else its writer died before it was decided.
+    is_finished: bool,
     /// In a batch that ends with a later record.
     is_open: bool,
 }
@@ -96,7 +98,12 @@ fn read_segment(
     let mut buffer = Vec::new();
     while let Some(next) = walk.next(dir)? {
         let one = match next {
-            Next::Record { at, index, head } => {
+            Next::Record {
+                at,
+                head,
+                summary,
+                has_line,
+            } => {
                 // The rest of an older attempt, behind a log that ended here.
                 if head.seq != expected {
                     break;
@@ -114,8 +121,9 @@ fn read_segment(
                 of_record(
                     &head,
                     place,
-                    key_hash(dir, segment, &head, (at, index), hash, &mut buffer)?,
+                    key_hash(dir, segment, (at, &head), summary, hash, &mut buffer)?,
                     walk.at() - at,
+                    has_line || segment.cut_from.is_some(),
                 )
             }
             Next::Damage { at, summary } => {
@@ -143,8 +151,8 @@ fn read_segment(
 fn key_hash(
     dir: &Dir,
     segment: &Arc<Segment>,
-    head: &Head,
-    (at, index): (u64, u64),
+    (at, head): (u64, &Head),
+    summary: Option<Summary>,
     hash: &KeyHash,
     buffer: &mut Vec<u8>,
 ) -> Result<KeyHashed> {
@@ -163,7 +171,7 @@ fn key_hash(
     segment.copy_range(dir, from, to, buffer)?;
     let key = &buffer[(start - from) as usize..][..head.key_len];
     let found = hash.of(head.options.space, key);
-    match segment.summary(index).filter(|summary| summary.at == at) {
+    match summary {
         Some(summary) if summary.hash != found & crate::format::segment::SUMMARY_HASH_MASK => {
             Ok(KeyHashed {
                 hash: summary.hash,
@@ -182,7 +190,7 @@ struct KeyHashed {
     is_damaged: bool,
 }
 
-fn of_record(head: &Head, place: Place, key: KeyHashed, len: u64) -> Seen {
+fn of_record(head: &Head, place: Place, key: KeyHashed, len: u64, is_finished: bool) -> Seen {
     Seen {
         hash: key.hash,
         seq: head.seq,
@@ -198,6 +206,7 @@ fn of_record(head: &Head, place: Place, key: KeyHashed, len: u64) -> Seen {
             Kind::Kill | Kind::Mark => SeenKind::Other,
         },
         is_damaged: key.is_damaged,
+        is_finished,
         is_open: head.flags & (flag::BATCH | flag::BATCH_END) == flag::BATCH,
     }
 }
@@ -218,6 +227,7 @@ fn of_damage(summary: Option<Summary>, place: Place, seq: u64, len: u64) -> Seen
             Some(SummaryKind::Other) | None => SeenKind::Other,
         },
         is_damaged: true,
+        is_finished: true,
         is_open: false,
     }
 }
@@ -244,6 +254,7 @@ fn cut(
         if seen.seq > known {
             let segment = &segments[usize::from(seen.place.slot) - 1];
             let is_whole = !seen.is_damaged
+                && seen.is_finished
                 && matches!(
                     segment.read(dir, seen.place.at, &mut buffer)?,
                     Read::Whole(_)

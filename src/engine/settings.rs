@@ -3,9 +3,7 @@
 //! Owns: where they are kept and how they change for all processes at once.
 
 use crate::engine::store::{INNER_SPACE, Proof, Store};
-use crate::error::{Error, Result};
-use crate::format::header as layout;
-use crate::format::name::Name;
+use crate::error::Result;
 use crate::format::record::Draft;
 use crate::format::settings::Settings;
 use crate::part::shared::settings_pairs;
@@ -16,13 +14,11 @@ pub(crate) const KEY: &[u8] = b"settings";
 impl Store {
     /// The settings as they are now.
     pub(crate) fn settings(&self) -> Result<Settings> {
-        self.files.header.settings().ok_or_else(|| {
-            Error::corrupt(
-                self.dir.path_of(Name::Header),
-                layout::SETTINGS_AT,
-                "the settings are damaged; the next opener alone reads them from the log",
-            )
-        })
+        // Damaged, or being changed by a writer who was killed: the log has them.
+        self.files
+            .header
+            .settings()
+            .map_or_else(|| self.logged_settings(), Ok)
     }
 
     /// Writes the settings to the log, and with it to the header.

@@ -8,17 +8,25 @@ use std::sync::Arc;
 use crate::engine::store::Store;
 use crate::error::Result;
 use crate::format::bucket::Place;
-use crate::format::header as layout;
+use crate::format::header::{self as layout, row};
 use crate::format::record::Head;
 use crate::format::segment::{RECORDS_AT, Summary};
 use crate::os::dir::Dir;
-use crate::part::segment::Segment;
+use crate::part::segment::{Footer, Segment};
+use crate::part::segments::row_at;
 
 /// What stands next in a segment.
 #[derive(Debug)]
 pub(crate) enum Next {
     /// A record whose header is whole.
-    Record { at: u64, index: u64, head: Head },
+    Record {
+        at: u64,
+        head: Head,
+        /// `None`: its line is missing or damaged.
+        summary: Option<Summary>,
+        /// Something stands where its line should be.
+        has_line: bool,
+    },
     /// Bytes that were a record once and are not now; what the footer says of it.
     Damage { at: u64, summary: Option<Summary> },
 }
@@ -27,6 +35,7 @@ pub(crate) enum Next {
 #[derive(Debug)]
 pub(crate) struct Walk {
     segment: Arc<Segment>,
+    footer: Footer,
     at: u64,
     index: u64,
     /// Nothing from here on is part of the log.
@@ -37,6 +46,7 @@ impl Walk {
     pub(crate) fn new(segment: &Arc<Segment>, limit: u64) -> Self {
         Walk {
             segment: Arc::clone(segment),
+            footer: Footer::default(),
             at: RECORDS_AT,
             index: 0,
             limit: limit.min(segment.head.size),
@@ -54,18 +64,21 @@ impl Walk {
         if at >= self.limit {
             return Ok(None);
         }
+        let line = self.footer.line(dir, &self.segment, index);
+        let summary = line.filter(|summary| summary.at == at);
         if let Some(head) = self.segment.read_head(dir, at)? {
             self.at += head.len() as u64;
             self.index += 1;
-            return Ok(Some(Next::Record { at, index, head }));
+            let has_line = summary.is_some() || self.footer.has_bytes(dir, &self.segment, index);
+            return Ok(Some(Next::Record {
+                at,
+                head,
+                summary,
+                has_line,
+            }));
         }
-        let summary = self
-            .segment
-            .summary(index)
-            .filter(|summary| summary.at == at);
-        let next = self
-            .segment
-            .summary(index + 1)
+        let next = self.footer.line(dir, &self.segment, index + 1);
+        let next = next
             .map(|next| next.at)
             .filter(|&next| next > at && next < self.limit);
         match (summary, next) {
@@ -87,11 +100,17 @@ impl Walk {
 }
 
 impl Store {
-    /// Where the log ends in the segment of `slot`: the tail in the active one, else its size.
+    /// Where the log ends in the segment of `slot`: the tail in the active one, else what was allocated
+    /// for records.
     pub(crate) fn end_of(&self, slot: u16, size: u64) -> u64 {
         match Place::from_bits(self.files.header.get(layout::TAIL_AT)) {
-            Some(tail) if tail.slot == slot => tail.at,
-            _ => size,
+            Some(tail) if tail.slot == slot => tail.at.min(size),
+            _ => match self.files.load(&self.dir, row_at(slot, row::STATE)) {
+                Ok(word) if word & layout::FRONT_MASK != 0 => {
+                    ((word & layout::FRONT_MASK) * 4096).min(size)
+                }
+                _ => size,
+            },
         }
     }
 }

@@ -25,8 +25,10 @@ use crate::part::shared::{Files, setting};
 /// Bytes the front of a segment grows by at most: what is made present in one go.
 const FRONT_STEP_MAX: u64 = 1 << 20;
 const FRONT_STEP_MIN: u64 = 64 * 1024;
+/// What is allocated is in pieces of this many bytes: those in which pages are first touched.
+const STEP: u64 = crate::limits::SEGMENT_STEP;
 /// Bytes the back grows by: room for summaries.
-const BACK_STEP_MIN: u64 = 4096;
+const BACK_STEP_MIN: u64 = STEP;
 const BACK_STEP_MAX: u64 = 128 * 1024;
 
 /// Where the next records go.
@@ -99,7 +101,7 @@ impl Store {
         };
         self.make_graves(proof, u64::from(old.is_some_and(|old| old.apart.is_some())))?;
         let len = draft.len(false) as u64;
-        let room = self.room(proof, len, 1, false)?;
+        let room = self.room(proof, len, 1, draft.space == INNER_SPACE)?;
         let insert = old.is_none();
         if insert {
             self.reserve_derived(draft.space, 1)?;
@@ -338,7 +340,10 @@ impl Store {
                     "the tail names no segment",
                 ));
             };
-            let segment = Arc::clone(self.active(tail.slot)?);
+            let Some(segment) = self.active(tail.slot)? else {
+                self.rotate(bytes + RESERVE_BYTES, records, removing)?;
+                continue;
+            };
             let index = header.get(layout::TAIL_COUNT_AT);
             let size = segment.head.size;
             let reserve = if removing {
@@ -348,7 +353,9 @@ impl Store {
             };
             let is_whole = segment.head.id == segments::id_of(&self.files, tail.slot)?;
             if is_whole
-                && tail.at + bytes + reserve + (index + records) * SUMMARY_LEN + 2 * 4096 <= size
+                && (tail.at + bytes + reserve).next_multiple_of(STEP)
+                    + ((index + records) * SUMMARY_LEN).next_multiple_of(STEP)
+                    <= size
             {
                 self.extend_front(&segment, tail.at + bytes, reserve, removing)?;
                 self.extend_back(&segment, (index + records) * SUMMARY_LEN)?;
@@ -368,15 +375,12 @@ impl Store {
         })
     }
 
-    fn active(&self, slot: u16) -> Result<&Arc<Segment>> {
-        match self.segments.get(&self.files, &self.dir, slot)? {
-            Some(segment) => Ok(segment),
-            None => {
-                let name = crate::format::name::Name::Segment(segments::id_of(&self.files, slot)?);
-                Err(Error::Moved {
-                    path: self.dir.path_of(name),
-                })
-            }
+    /// The segment records go to; `None`: it is missing, damaged or cut short, and takes no more.
+    fn active(&self, slot: u16) -> Result<Option<Arc<Segment>>> {
+        match self.segments.get(&self.files, &self.dir, slot) {
+            Ok(Some(segment)) if segment.cut_from.is_none() => Ok(Some(Arc::clone(segment))),
+            Ok(_) | Err(Error::Corrupt { .. }) => Ok(None),
+            Err(error) => Err(error),
         }
     }
 
@@ -389,7 +393,7 @@ impl Store {
     ) -> Result<()> {
         let header = &self.files.header;
         let front = header.get(layout::FRONT_AT);
-        let wanted = (end + reserve).next_multiple_of(4096);
+        let wanted = (end + reserve).next_multiple_of(STEP);
         if wanted <= front {
             return Ok(());
         }
@@ -400,9 +404,9 @@ impl Store {
         let step = front
             .clamp(FRONT_STEP_MIN, FRONT_STEP_MAX)
             .max(wanted - front)
-            .next_multiple_of(4096);
+            .next_multiple_of(STEP);
         let to = (front + step)
-            .min((segment.head.size - back) / 4096 * 4096)
+            .min((segment.head.size - back) / STEP * STEP)
             .max(wanted);
         if !removing {
             self.budget(to - front)?;
@@ -423,10 +427,10 @@ impl Store {
         let step = back
             .clamp(BACK_STEP_MIN, BACK_STEP_MAX)
             .max(need - back)
-            .next_multiple_of(4096);
+            .next_multiple_of(STEP);
         let to = (back + step)
             .min(segment.head.size - front)
-            .max(need.next_multiple_of(4096));
+            .max(need.next_multiple_of(STEP));
         segment.allocate(&self.dir, segment.head.size - to, segment.head.size - back)?;
         header.put(layout::BACK_AT, to);
         self.took(to - back);
@@ -463,12 +467,12 @@ impl Store {
                 what,
             });
         }
-        let need = RECORDS_AT + bytes + records * SUMMARY_LEN + 3 * 4096;
+        let need = RECORDS_AT + bytes + records * SUMMARY_LEN + 3 * STEP;
         let size = header.setting(setting::SEGMENT_SIZE).clamp(
             crate::limits::SEGMENT_SIZE_MIN,
             crate::limits::SEGMENT_SIZE_MAX,
         );
-        let size = size.max(need).next_multiple_of(4096);
+        let size = size.max(need).next_multiple_of(STEP);
         if size > SEGMENT_BYTES_MAX {
             return Err(Error::TooLarge {
                 what: "a batch",
@@ -478,10 +482,10 @@ impl Store {
         }
         let front = FRONT_STEP_MIN
             .min(size / 2)
-            .max((RECORDS_AT + bytes).next_multiple_of(4096))
-            .min(size - 4096);
+            .max((RECORDS_AT + bytes).next_multiple_of(STEP))
+            .min(size - STEP);
         let front = if size == FRONT_STEP_MIN {
-            size / 4
+            size / 2
         } else {
             front
         };
@@ -521,14 +525,14 @@ impl Store {
         let slot = segment.slot;
         let mut journal = Journal::new();
         if let Some(tail) = Place::from_bits(header.get(layout::TAIL_AT)) {
-            let allocated = header.get(layout::FRONT_AT) + header.get(layout::BACK_AT);
+            let front = header.get(layout::FRONT_AT) / 4096 & layout::FRONT_MASK;
             let word = self.files.load(&self.dir, row_at(tail.slot, row::STATE))?;
             let sealed = if word >> 56 == state::BAD {
                 state::BAD
             } else {
                 state::SEALED
             };
-            journal.put(row_at(tail.slot, row::STATE), sealed << 56 | allocated);
+            journal.put(row_at(tail.slot, row::STATE), sealed << 56 | front);
         }
         journal.put(row_at(slot, row::STATE), state::ACTIVE << 56);
         journal.put(row_at(slot, row::LIVE), 0);

@@ -168,13 +168,15 @@ pub(crate) const ROW_LEN: u64 = 32;
 pub(crate) mod row {
     /// The segment's id; 0: the row is free.
     pub(crate) const ID: u64 = 0;
-    /// State 8, bytes allocated 56.
+    /// State 8, spare 28, pages allocated for records 28 (0: not known).
     pub(crate) const STATE: u64 = 8;
     /// Bytes of records that entries still need.
     pub(crate) const LIVE: u64 = 16;
     /// Smallest sequence of a dead record; 0: none.
     pub(crate) const DEAD_SEQ: u64 = 24;
 }
+/// Of a row's state word: pages allocated for records.
+pub(crate) const FRONT_MASK: u64 = (1 << 28) - 1;
 /// States of a segment.
 pub(crate) mod state {
     pub(crate) const ACTIVE: u64 = 1;

@@ -8,7 +8,8 @@ use serde::{Deserialize, Serialize};
 use super::header::SETTINGS_WORDS;
 use crate::error::{Error, Result};
 use crate::limits::{
-    LARGE_VALUE_MAX, LARGE_VALUE_MIN, SEGMENT_SIZE_MAX, SEGMENT_SIZE_MIN, SIZE_LIMIT_MIN,
+    LARGE_VALUE_MAX, LARGE_VALUE_MIN, SEGMENT_SIZE_MAX, SEGMENT_SIZE_MIN, SEGMENT_STEP,
+    SIZE_LIMIT_MIN,
 };
 
 /// When an acknowledged write survives what.
@@ -214,7 +215,7 @@ impl Settings {
                 "an interval is at least 1ms; for less there is `sync`",
             ));
         }
-        if self.segment_size_bytes.next_multiple_of(4096) > self.size_limit_bytes {
+        if self.segment_size_bytes.next_multiple_of(SEGMENT_STEP) > self.size_limit_bytes {
             return Err(Error::setting(
                 "segment_size_bytes",
                 "a segment is larger than size_limit_bytes",
@@ -237,7 +238,7 @@ impl Settings {
         };
         [
             self.size_limit_bytes,
-            self.segment_size_bytes.next_multiple_of(4096),
+            self.segment_size_bytes.next_multiple_of(SEGMENT_STEP),
             self.large_value_bytes,
             mode,
             every,

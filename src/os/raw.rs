@@ -15,7 +15,7 @@ use memmap2::{Advice, MmapOptions, MmapRaw};
 
 /// First touches are made in pieces of this many bytes, through `madvise`, so that a medium that
 /// fails is an error and not a signal.
-const PIECE: usize = 64 * 1024;
+const PIECE: usize = 16 * 1024;
 
 /// A shared mapping of part of a file. It is never moved and lives as long as this value.
 #[derive(Debug)]

@@ -3,7 +3,9 @@
 //! Owns the bytes of `*.seg` files. Holds: bytes below the tail never change; bytes past it mean
 //! nothing yet; only what was allocated is stored to. Never takes a lock or deletes a file.
 
+use std::fs::File;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use crate::error::{Error, Result};
 use crate::format::name::Name;
@@ -166,11 +168,7 @@ impl Segment {
             .map_err(fault)?;
         let word = |offset: usize| {
             let at = at + offset as u64;
-            (at + 8 <= size).then(|| {
-                self.map
-                    .word(at as usize)
-                    .load(std::sync::atomic::Ordering::Relaxed)
-            })
+            (at + 8 <= size).then(|| self.map.word(at as usize).load(Ordering::Relaxed))
         };
         let Some(len) = word(SHAPE_AT as usize).and_then(|shape| record::claimed_len(shape, word))
         else {
@@ -226,40 +224,17 @@ impl Segment {
     pub(crate) fn write_summary(&self, index: u64, summary: &Summary) {
         let at = Summary::position(self.head.size, index) as usize;
         let [low, high] = summary.encode(self.seed, index);
-        self.map
-            .word(at)
-            .store(low, std::sync::atomic::Ordering::Relaxed);
-        self.map
-            .word(at + 8)
-            .store(high, std::sync::atomic::Ordering::Relaxed);
-    }
-
-    /// The `index`-th summary; `None`: none, or damaged.
-    pub(crate) fn summary(&self, index: u64) -> Option<Summary> {
-        Summary::decode(self.summary_words(index)?, self.seed, index)
-    }
-
-    fn summary_words(&self, index: u64) -> Option<[u64; 2]> {
-        let end = self
-            .head
-            .size
-            .checked_sub((index + 1).checked_mul(SUMMARY_LEN)?)?;
-        if end < RECORDS_AT {
-            return None;
-        }
-        self.map.touch(end as usize, SUMMARY_LEN as usize).ok()?;
-        let load = |at: u64| {
-            self.map
-                .word(at as usize)
-                .load(std::sync::atomic::Ordering::Relaxed)
-        };
-        Some([load(end), load(end + 8)])
+        self.map.word(at).store(low, Ordering::Relaxed);
+        self.map.word(at + 8).store(high, Ordering::Relaxed);
     }
 
     /// Whether anything was ever stored as the `index`-th summary.
+    ///
+    /// Only for one inside what was allocated.
     pub(crate) fn has_summary_bytes(&self, index: u64) -> bool {
-        self.summary_words(index)
-            .is_some_and(|words| words != [0, 0])
+        let at = Summary::position(self.head.size, index);
+        let load = |at: u64| self.map.word(at as usize).load(Ordering::Relaxed);
+        load(at) != 0 || load(at + 8) != 0
     }
 
     /// Takes space for the bytes `from..to`; the pages are made present.
@@ -288,9 +263,54 @@ impl Segment {
         let mut at = to / 8 * 8;
         while at > from {
             at -= 8;
-            self.map
-                .word(at as usize)
-                .store(0, std::sync::atomic::Ordering::Release);
+            self.map.word(at as usize).store(0, Ordering::Release);
         }
+    }
+}
+
+/// Bytes of the footer read at a time.
+const BLOCK_LEN: u64 = 64 * 1024;
+
+/// A segment's footer, read through `pread`: what is not allocated is not touched.
+#[derive(Debug, Default)]
+pub(crate) struct Footer {
+    file: Option<File>,
+    /// Which block is at hand, counted from the end of the file.
+    block: Option<u64>,
+    bytes: Vec<u8>,
+}
+
+impl Footer {
+    /// The `index`-th line; `None`: none, or damaged.
+    pub(crate) fn line(&mut self, dir: &Dir, segment: &Segment, index: u64) -> Option<Summary> {
+        Summary::decode(self.words(dir, segment, index)?, segment.seed, index)
+    }
+
+    /// Whether anything stands in the `index`-th line.
+    pub(crate) fn has_bytes(&mut self, dir: &Dir, segment: &Segment, index: u64) -> bool {
+        self.words(dir, segment, index)
+            .is_some_and(|words| words != [0, 0])
+    }
+
+    fn words(&mut self, dir: &Dir, segment: &Segment, index: u64) -> Option<[u64; 2]> {
+        let size = segment.head.size;
+        let from_end = index.checked_add(1)?.checked_mul(SUMMARY_LEN)?;
+        let at = size.checked_sub(from_end).filter(|&at| at >= RECORDS_AT)?;
+        let block = index * SUMMARY_LEN / BLOCK_LEN;
+        let start = size.saturating_sub((block + 1) * BLOCK_LEN);
+        if self.block != Some(block) {
+            let name = segment.name();
+            if self.file.is_none() {
+                self.file = dir.open_to_read(name).ok().flatten();
+            }
+            let len = size - block * BLOCK_LEN - start;
+            self.bytes = dir
+                .read_at(name, self.file.as_ref()?, start, len as usize)
+                .ok()?;
+            self.block = Some(block);
+        }
+        let bytes = self.bytes.get((at - start) as usize..)?.get(..16)?;
+        let (words, _) = bytes.as_chunks::<8>();
+        Some([u64::from_le_bytes(words[0]), u64::from_le_bytes(words[1])])
     }
 }

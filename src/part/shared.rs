@@ -88,7 +88,7 @@ impl Header {
     /// The settings as they are now; `None`: their words are damaged.
     pub(crate) fn settings(&self) -> Option<Settings> {
         // Somebody may be changing them: a few tries tell that from damage.
-        for _ in 0..1_000 {
+        for _ in 0..20 {
             let mut words = [0; layout::SETTINGS_WORDS as usize];
             for (n, word) in words.iter_mut().enumerate() {
                 *word = self.get(layout::SETTINGS_AT + n as u64 * 8);

@@ -403,9 +403,15 @@ impl Cache {
             stored_s: store.second(store.now_ms()),
         };
         let hash = store.hash.of(MAIN_SPACE, key);
-        sync::locked(store, self.patience(store), |store, proof| {
-            store.put(proof, hash, &draft, &[])
-        })?;
+        let put = || {
+            sync::locked(store, self.patience(store), |store, proof| {
+                store.put(proof, hash, &draft, &[])
+            })
+        };
+        match put() {
+            Err(Error::Full { .. }) if store.make_way()? => put()?,
+            done => done?,
+        }
         if let Some((stream, _)) = prepared.stream {
             stream.keep();
         }
@@ -867,7 +873,9 @@ impl Cache {
         let settings = sync::locked(store, self.patience(store), |store, proof| {
             let mut settings = store.settings()?;
             change(&mut settings);
-            settings.segment_size_bytes = settings.segment_size_bytes.next_multiple_of(4096);
+            settings.segment_size_bytes = settings
+                .segment_size_bytes
+                .next_multiple_of(crate::limits::SEGMENT_STEP);
             store.write_settings(proof, &settings)?;
             Ok(settings)
         })?;

@@ -61,6 +61,14 @@ pub(crate) fn bytes<'a>(
     options: &SetOptions,
     now_ms: u64,
 ) -> Result<Prepared<'a>> {
+    let max_bytes = store.files.header.setting(setting::SIZE_LIMIT);
+    if value.len() as u64 > max_bytes {
+        return Err(Error::TooLarge {
+            what: "a value",
+            bytes: value.len() as u64,
+            max_bytes,
+        });
+    }
     let kind = options.kind.unwrap_or(ValueKind::Bytes);
     if matches!(kind, ValueKind::Integer | ValueKind::Float) {
         return Err(Error::Codec {

@@ -16,7 +16,7 @@ use self::plan::{Leaf, Plan};
 use self::target::{Target, Trouble};
 use crate::args;
 use crate::entries::bytes;
-use crate::failure::{Failure, Result, say};
+use crate::failure::{Failure, Result, damage, say};
 use crate::progress::Progress;
 use crate::store::Place;
 use crate::tree::Node;
@@ -36,6 +36,9 @@ pub(crate) fn export(place: &Place, args: &args::Export, escaped: bool) -> Resul
     let mut export = Export::new(cache, target, Progress::of_bytes("exporting", plan.bytes()));
     for (key, why) in &plan.refused {
         export.leave(format_args!("refused key \"{}\": {why}", escape::text(key)));
+    }
+    for what in &plan.damaged {
+        export.leave(format_args!("{what}"));
     }
     export.make_dirs(&plan)?;
     for leaf in &plan.files {
@@ -101,9 +104,15 @@ impl Export {
 
     /// A file or a link.
     fn leaf(&mut self, leaf: &Leaf) -> Result<()> {
-        // Removed or expired since the plan was made: then it is not to be there.
-        let Some(mut value) = self.cache.get_reader(&leaf.key)? else {
-            return Ok(());
+        let mut value = match self.cache.get_reader(&leaf.key) {
+            Ok(Some(value)) => value,
+            // Removed or expired since the plan was made: then it is not to be there.
+            Ok(None) => return Ok(()),
+            Err(error) => {
+                let what = damage(error)?;
+                self.leave(format_args!("{}: {what}", escape::text(&leaf.path)));
+                return Ok(());
+            }
         };
         let outcome = match leaf.node {
             Node::Symlink => self.target.make_symlink(&leaf.path, &mut value),

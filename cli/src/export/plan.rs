@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use larder::Cache;
 
-use crate::failure::Result;
+use crate::failure::{Result, damage};
 use crate::tree::{self, Node};
 
 /// Something with content: a file or a link.
@@ -27,6 +27,8 @@ pub(crate) struct Plan {
     pub(crate) links: Vec<Leaf>,
     /// Keys that are no paths, and why.
     pub(crate) refused: Vec<(Vec<u8>, &'static str)>,
+    /// What the store says of entries it cannot read.
+    pub(crate) damaged: Vec<String>,
 }
 
 impl Plan {
@@ -34,15 +36,20 @@ impl Plan {
     pub(crate) fn of(cache: &Cache, prefix: &[u8]) -> Result<Self> {
         let mut plan = Self::default();
         for key in cache.keys()? {
-            let key = key?;
-            let Some(rest) = key.strip_prefix(prefix) else {
-                continue;
-            };
-            if let Some(entry) = cache.describe(&key)? {
-                plan.add(&key, rest, &entry.tags, entry.size_bytes);
+            if let Err(error) = key.and_then(|key| plan.look_at(cache, &key, prefix)) {
+                plan.damaged.push(damage(error)?);
             }
         }
         Ok(plan)
+    }
+
+    fn look_at(&mut self, cache: &Cache, key: &[u8], prefix: &[u8]) -> larder::Result<()> {
+        if let Some(rest) = key.strip_prefix(prefix)
+            && let Some(entry) = cache.describe(key)?
+        {
+            self.add(key, rest, &entry.tags, entry.size_bytes);
+        }
+        Ok(())
     }
 
     pub(crate) fn bytes(&self) -> u64 {

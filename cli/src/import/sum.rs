@@ -13,7 +13,7 @@ use walkdir::DirEntry;
 
 use super::report::Report;
 use super::walk::Source;
-use crate::failure::{Failure, Result, say};
+use crate::failure::{Failure, Result, damage, say};
 use crate::progress::Progress;
 use crate::{Answer, escape, tree};
 
@@ -100,7 +100,7 @@ impl Sum {
             let is_known = [&self.unreadable, &self.odd, &self.gone]
                 .iter()
                 .any(|paths| paths.contains(&path));
-            if !is_known && !cache.contains(key)? && !is_newer(&entry, started_at) {
+            if !is_known && !is_there(cache, &key)? && !is_newer(&entry, started_at) {
                 self.gone.insert(path);
             }
         }
@@ -136,6 +136,13 @@ impl Sum {
             ));
         }
         Ok(Answer::yes_if(unreadable.is_empty() && gone.is_empty()))
+    }
+}
+
+fn is_there(cache: &Cache, key: &[u8]) -> Result<bool> {
+    match cache.contains(key) {
+        Ok(found) => Ok(found),
+        Err(error) => damage(error).map(|_| false),
     }
 }
 

@@ -125,8 +125,9 @@ impl Worker {
     fn store_dir(&self, path: &[u8], mode: u32) -> Result<Report, Trouble> {
         let report = self.store_bytes(path, Node::Dir { mode }, b"")?;
         // What was a file or a link the last time.
-        if !path.is_empty() {
-            self.cache.delete(tree::leaf_key(&self.prefix, path))?;
+        let leaf_key = tree::leaf_key(&self.prefix, path);
+        if !path.is_empty() && !matches!(self.cache.contains(&leaf_key), Ok(false)) {
+            self.cache.delete(leaf_key)?;
         }
         Ok(report)
     }
@@ -141,7 +142,7 @@ impl Worker {
     fn store_bytes(&self, path: &[u8], node: Node, value: &[u8]) -> Result<Report, Trouble> {
         let (key, bytes) = (node.key(&self.prefix, path), value.len() as u64);
         if self.is_like(&key, node, bytes)?
-            && self.cache.get(&key)?.is_some_and(|there| *there == *value)
+            && whole(self.cache.get(&key))?.is_some_and(|there| *there == *value)
         {
             return Ok(Report::Unchanged { bytes });
         }
@@ -176,9 +177,10 @@ impl Worker {
         }
     }
 
-    /// Whether the store has an entry that differs at most in its content.
+    /// Whether the store has an entry that differs at most in its content. A damaged one is like
+    /// nothing, so it is written anew.
     fn is_like(&self, key: &[u8], node: Node, bytes: u64) -> Result<bool, Trouble> {
-        let Some(there) = self.cache.describe(key)? else {
+        let Some(there) = whole(self.cache.describe(key))? else {
             return Ok(false);
         };
         let (mut tags, mut wanted) = (there.tags, node.tags());
@@ -189,14 +191,14 @@ impl Worker {
 
     /// Whether the entry's content is the file's.
     fn holds(&self, key: &[u8], file: &mut File) -> Result<bool, Trouble> {
-        let Some(mut there) = self.cache.get_reader(key)? else {
+        let Some(mut there) = whole(self.cache.get_reader(key))? else {
             return Ok(false);
         };
         let (mut ours, mut theirs) = (vec![0; COMPARE_BYTES], vec![0; COMPARE_BYTES]);
         loop {
             let count = fill(file, &mut ours)?;
-            // A value that cannot be read is not the file's: it is written anew.
-            match fill(&mut there, &mut theirs[..]) {
+            // A value that cannot be read to its end is not the file's either.
+            match fill(&mut there, &mut theirs) {
                 Ok(other) if ours[..count] == theirs[..other] => {}
                 _ => return Ok(false),
             }
@@ -210,17 +212,27 @@ impl Worker {
     /// which is killed in between still finds the way in.
     fn forget_dir(&self, path: &[u8]) -> Result<(), Trouble> {
         let dir_key = tree::dir_key(&self.prefix, path);
-        if !self.cache.contains(&dir_key)? {
+        if matches!(self.cache.contains(&dir_key), Ok(false)) {
             return Ok(());
         }
         for key in self.cache.keys()? {
-            let key = key?;
+            let Some(key) = whole(key.map(Some))? else {
+                continue;
+            };
             if key.starts_with(&dir_key) && key != dir_key {
                 self.cache.delete(&key)?;
             }
         }
         self.cache.delete(&dir_key)?;
         Ok(())
+    }
+}
+
+/// Damage is as good as nothing: what is there is going to be replaced.
+fn whole<T>(found: larder::Result<Option<T>>) -> larder::Result<Option<T>> {
+    match found {
+        Err(Error::Corrupt { .. }) => Ok(None),
+        other => other,
     }
 }
 

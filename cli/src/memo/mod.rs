@@ -16,7 +16,7 @@ use self::run::Run;
 use crate::Answer;
 use crate::args::Memo;
 use crate::entries::{copy, options};
-use crate::failure::{Failure, Result, say};
+use crate::failure::{Failure, Result, damage, say};
 use crate::store::Place;
 
 pub(crate) fn memo(place: &Place, args: &Memo, escaped: bool) -> Result<Answer> {
@@ -61,8 +61,11 @@ fn keep(
 
 /// Shows the stored answer; none when there is none, or when the entry is not an answer.
 fn replay(cache: &Cache, key: &[u8]) -> Result<Option<Answer>> {
-    let Some(mut value) = cache.get_reader(key)? else {
-        return Ok(None);
+    let mut value = match cache.get_reader(key) {
+        Ok(Some(value)) => value,
+        Ok(None) => return Ok(None),
+        // A damaged answer is none: the command runs again, and its answer takes the place.
+        Err(error) => return damage(error).map(|_| None),
     };
     let bytes = value.len();
     let mut header = [0; answer::HEADER_LEN];
