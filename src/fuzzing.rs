@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use crate::engine::walk::{Next, Walk};
 use crate::format::header::FORMAT_VERSION;
+use crate::format::key::{Key, KeyPart};
 use crate::format::name::Name;
 use crate::format::record::{self, Record};
 use crate::format::seed::Seed;
@@ -113,7 +114,7 @@ pub fn segment_scan(bytes: &[u8]) {
 
 /// Bytes as a canonical key: what is read is written back the same.
 pub fn key_decode(bytes: &[u8]) {
-    if let Ok(part) = crate::format::key::KeyPart::decode(bytes) {
+    if let Ok(part) = <KeyPart<'_> as Key>::decode(bytes) {
         let mut again = Vec::new();
         assert!(
             part.encode(&mut again).is_ok() && again == bytes,

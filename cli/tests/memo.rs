@@ -3,8 +3,10 @@
 mod support;
 
 use std::fs;
+use std::os::unix::process::CommandExt as _;
 use std::process::Stdio;
 
+use rustix::process::{Pid, Signal, kill_process_group};
 use support::{Outcome, Scene};
 
 /// A script that leaves a line in the file `ran` each time it runs.
@@ -117,6 +119,31 @@ fn one_of_four_at_once_runs() {
         );
     }
     assert_eq!(runs(&scene), 1);
+}
+
+#[test]
+fn a_killed_one_does_not_keep_the_others_waiting() {
+    let scene = Scene::new();
+    // The first run never comes to its end; a later one does at once.
+    let script = counted("[ -e again ] || { touch again; exec sleep 60; }; echo answer");
+    let memo = || scene.command(["memo", "--", "sh", "-c", &script]);
+    let mut first = memo().process_group(0).spawn().expect("larder runs");
+    for _ in 0..500 {
+        if scene.path("again").exists() {
+            break;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
+    let mut second = memo();
+    second.stdout(Stdio::piped()).stderr(Stdio::piped());
+    let second = second.spawn().expect("larder runs");
+    // Only the one that holds: its command lives on without it.
+    first.kill().expect("killed");
+    first.wait().expect("it ends");
+    let outcome = Outcome::of(second.wait_with_output().expect("larder ends"));
+    kill_process_group(Pid::from_child(&first), Signal::KILL).expect("the command is still there");
+    assert_eq!(outcome.stdout_text(), "answer\n", "{outcome:?}");
+    assert_eq!(runs(&scene), 2);
 }
 
 #[test]

@@ -5,7 +5,7 @@
 //! Never judges what the store answers.
 
 use std::fs::{self, OpenOptions};
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -17,6 +17,9 @@ use crate::promises::{exercise, read_all, said};
 
 /// A call that finds a damaged lock word gives up after this long.
 const LOCK_TIMEOUT: Duration = Duration::from_millis(5);
+
+/// What a file system allocates at once.
+const BLOCK: usize = 4 * 1024;
 
 /// Whether damage is done to a closed store or under an open handle.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,6 +44,8 @@ enum Maps {
 /// A store as it was written, and the directory it is restored into.
 pub struct Sample {
     dir: PathBuf,
+    /// A second name of every file, so that it outlives its removal from the store.
+    kept: PathBuf,
     files: Vec<SampleFile>,
     written: Written,
 }
@@ -60,7 +65,8 @@ impl Sample {
         sweep(&root);
         let dir = root.join(format!("larder-fuzz-{}", std::process::id()));
         let mut sample = Sample {
-            dir,
+            kept: dir.join("kept"),
+            dir: dir.join("store"),
             files: Vec::new(),
             written: Written::new(),
         };
@@ -69,10 +75,7 @@ impl Sample {
     }
 
     fn write(&mut self) {
-        if self.dir.exists() {
-            fs::remove_dir_all(&self.dir).expect("the scratch directory is ours");
-        }
-        self.written = Written::new();
+        fs::create_dir_all(&self.kept).expect("the scratch directory can be made");
         let cache = Cache::builder()
             .large_value_bytes(LARGE_VALUE_BYTES)
             .segment_size_bytes(larder::SEGMENT_SIZE_MIN)
@@ -86,7 +89,6 @@ impl Sample {
         assert!(seen > 25, "the sample has lost entries: {seen}");
         cache.close().expect("an undamaged store closes");
 
-        self.files.clear();
         for entry in fs::read_dir(&self.dir).expect("the store's directory") {
             let entry = entry.expect("an entry of the store's directory");
             let name = entry
@@ -94,6 +96,7 @@ impl Sample {
                 .into_string()
                 .expect("the store's names are ASCII");
             let bytes = fs::read(entry.path()).expect("a file of the store");
+            fs::hard_link(entry.path(), self.kept.join(&name)).expect("a second name");
             let used =
                 (0..bytes.len()).filter(|&at| bytes[at] != 0 || at > 0 && bytes[at - 1] != 0);
             let used = used.collect();
@@ -103,35 +106,44 @@ impl Sample {
     }
 
     /// The files as they were when the sample was written, each with its inode.
-    fn restore(&mut self) {
-        let mut in_place = true;
-        for file in &self.files {
-            let Ok(open) = OpenOptions::new()
-                .write(true)
-                .open(self.dir.join(&file.name))
-            else {
-                in_place = false;
-                break;
-            };
-            open.write_all_at(&file.bytes, 0)
-                .expect("room for the sample");
-            open.set_len(file.bytes.len() as u64)
-                .expect("a file of the sample's length");
-        }
-        if !in_place {
-            return self.write();
-        }
+    fn restore(&self) {
         for entry in fs::read_dir(&self.dir).expect("the store's directory") {
             let entry = entry.expect("an entry of the store's directory");
             let name = entry.file_name();
-            if self.files.iter().all(|file| *file.name != *name) {
-                let path = entry.path();
-                if path.is_dir() {
-                    fs::remove_dir_all(path)
-                } else {
-                    fs::remove_file(path)
+            let kept = self.kept.join(&name).metadata();
+            if kept.is_ok_and(|kept| entry.metadata().is_ok_and(|own| own.ino() == kept.ino())) {
+                continue;
+            }
+            let path = entry.path();
+            if path.is_dir() {
+                fs::remove_dir_all(path)
+            } else {
+                fs::remove_file(path)
+            }
+            .expect("a file that is not of the sample");
+        }
+        for file in &self.files {
+            let path = self.dir.join(&file.name);
+            if !path.exists() {
+                fs::hard_link(self.kept.join(&file.name), &path).expect("a link to a kept file");
+            }
+            let open = OpenOptions::new().write(true).open(path);
+            let open = open.expect("a file of the sample");
+            let len = file.bytes.len() as u64;
+            if is_log(&file.name) {
+                // What was a hole in a segment is one again.
+                open.set_len(0).expect("an emptied segment");
+                open.set_len(len).expect("a segment of its old length");
+                for (block, bytes) in file.bytes.chunks(BLOCK).enumerate() {
+                    if bytes.iter().any(|byte| *byte != 0) {
+                        let at = (block * BLOCK) as u64;
+                        open.write_all_at(bytes, at).expect("room for the sample");
+                    }
                 }
-                .expect("a file that was added after the sample was written");
+            } else {
+                open.set_len(len).expect("a file of its old length");
+                open.write_all_at(&file.bytes, 0)
+                    .expect("room for the sample");
             }
         }
     }

@@ -402,7 +402,7 @@ impl Store {
     /// Clears the word that leads to a removed key's tombstone.
     fn unpoint(&self, ledger: &mut Ledger<'_>, hash: u64, place: Place) -> Result<()> {
         if let Some(word) = self.word_to(hash, place)? {
-            let used = self.files.header.get(layout::KEYMAP_USED_AT);
+            let used = self.files.header.number(layout::KEYMAP_USED_AT);
             ledger
                 .journal
                 .header(layout::KEYMAP_USED_AT, used.saturating_sub(1));
@@ -501,7 +501,7 @@ impl Store {
                 ledger.rows(None, Some(old))?;
                 ledger.space(space, -1, -(old.volume as i64));
                 ledger.grave(Some(old), seq);
-                let used = self.files.header.get(layout::KEYMAP_USED_AT);
+                let used = self.files.header.number(layout::KEYMAP_USED_AT);
                 ledger
                     .journal
                     .header(layout::KEYMAP_USED_AT, used.saturating_sub(1));
@@ -550,10 +550,10 @@ impl Store {
         }
         let (end, len, seq) = (
             header.get(layout::PENDING_END_AT),
-            header.get(layout::PENDING_LEN_AT),
+            header.number(layout::PENDING_LEN_AT),
             header.get(layout::PENDING_SEQ_AT),
         );
-        let done = header.get(layout::PENDING_DONE_AT);
+        let done = header.number(layout::PENDING_DONE_AT);
         let first = Place::from_bits(bits);
         let Some(first) = first
             .filter(|_| header.get(layout::PENDING_CHECK_AT) == pending_check(bits, end, len, seq))
@@ -572,7 +572,7 @@ impl Store {
         let is_kill = head.kind == Kind::Kill;
         // The tail's count moved with the commit: count back when it did.
         let moved = if is_kill { done >= 1 } else { done > len };
-        let index = header.get(layout::TAIL_COUNT_AT)
+        let index = header.number(layout::TAIL_COUNT_AT)
             - if moved {
                 if is_kill { 1 } else { len }
             } else {

@@ -164,7 +164,12 @@ impl Store {
         Ok(())
     }
 
-    fn check_words(&self, report: &mut CheckReport, counts: &mut [u64; SPACES_MAX]) -> Result<()> {
+    fn check_words(
+        &self,
+        report: &mut CheckReport,
+        counts: &mut [u64; SPACES_MAX],
+        files: &mut HashSet<u64>,
+    ) -> Result<()> {
         let keymap = Keymap::of(&self.files);
         let mut buffer = Vec::new();
         let mut index = 0;

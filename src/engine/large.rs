@@ -169,7 +169,7 @@ impl Store {
     /// The stream of a value ends with the change that names its file: what was reserved is in use.
     pub(crate) fn end_stream(&self, ledger: &mut Ledger<'_>, apart: Apart) {
         if let Some(stream) = self.stream_of(apart.id) {
-            let disk = self.files.header.get(layout::DISK_BYTES_AT);
+            let disk = self.files.header.number(layout::DISK_BYTES_AT);
             ledger.journal.header(
                 layout::DISK_BYTES_AT,
                 disk + apart.len.next_multiple_of(4096),
@@ -207,8 +207,8 @@ impl Store {
         let header = &self.files.header;
         let used = || {
             header
-                .get(layout::GRAVES_HEAD_AT)
-                .saturating_sub(header.get(layout::GRAVES_TAIL_AT))
+                .number(layout::GRAVES_HEAD_AT)
+                .saturating_sub(header.number(layout::GRAVES_TAIL_AT))
         };
         if more == 0 || used() + more <= layout::GRAVES {
             return Ok(());
@@ -237,16 +237,16 @@ impl Store {
     pub(crate) fn graves(&self) -> u64 {
         let header = &self.files.header;
         header
-            .get(layout::GRAVES_HEAD_AT)
-            .saturating_sub(header.get(layout::GRAVES_TAIL_AT))
+            .number(layout::GRAVES_HEAD_AT)
+            .saturating_sub(header.number(layout::GRAVES_TAIL_AT))
     }
 
     /// Whether a value file waits to be removed.
     pub(crate) fn is_grave(&self, id: u64) -> bool {
         let header = &self.files.header;
         let (tail, head) = (
-            header.get(layout::GRAVES_TAIL_AT),
-            header.get(layout::GRAVES_HEAD_AT),
+            header.number(layout::GRAVES_TAIL_AT),
+            header.number(layout::GRAVES_HEAD_AT),
         );
         let mut ring = tail..head.min(tail + layout::GRAVES);
         ring.any(|n| header.get(layout::GRAVES_AT + n % layout::GRAVES * 16) == id)
@@ -256,9 +256,9 @@ impl Store {
     pub(crate) fn bury(&self, proof: &mut Proof) -> Result<()> {
         let _ = proof;
         let header = &self.files.header;
-        let durable = header.get(layout::DURABLE_AT);
+        let durable = header.number(layout::DURABLE_AT);
         while self.graves() > 0 {
-            let tail = header.get(layout::GRAVES_TAIL_AT);
+            let tail = header.number(layout::GRAVES_TAIL_AT);
             let at = layout::GRAVES_AT + tail % layout::GRAVES * 16;
             if header.get(at + 8) > durable {
                 break;

@@ -230,10 +230,10 @@ fn enter(dir: Dir, wish: &Wish) -> Result<Store> {
     }
     let home = Home::of(&dir);
     let same_home = !is_copy && is_home(&header, &home);
-    let is_clean = header.get(layout::CLEAN_AT) == header.get(layout::COMMITTED_AT) + 1;
+    let is_clean = header.number(layout::CLEAN_AT) == header.number(layout::COMMITTED_AT) + 1;
     let quiet = header.get(layout::QUIET_AT);
     let is_quiet = quiet == 0 || quiet == header.quiet();
-    let known = (same_home && is_quiet).then(|| header.get(layout::COMMITTED_AT));
+    let known = (same_home && is_quiet).then(|| header.number(layout::COMMITTED_AT));
     if !(same_home || is_clean) || !is_quiet || header.get(layout::SUSPECT_AT) != 0 {
         return rebuild::rebuild(dir, known, wish);
     }
@@ -309,10 +309,10 @@ fn lengths_fit(files: &Files, dir: &Dir) -> Result<bool> {
     let header = &files.header;
     let mut fits = files.keymap.len()?
         >= header
-            .get(layout::KEYMAP_BYTES_AT)
+            .number(layout::KEYMAP_BYTES_AT)
             .max(crate::format::bucket::BUCKET_LEN << 10)
-        && files.over.len()? >= header.get(layout::OVER_BYTES_AT)
-        && files.segs.len()? >= header.get(layout::SEGS_BYTES_AT);
+        && files.over.len()? >= header.number(layout::OVER_BYTES_AT)
+        && files.segs.len()? >= header.number(layout::SEGS_BYTES_AT);
     for space in 0..crate::limits::SPACES_MAX as u32 {
         match files.order(dir, space) {
             Ok(Some(region)) => {
@@ -324,8 +324,8 @@ fn lengths_fit(files: &Files, dir: &Dir) -> Result<bool> {
         }
     }
     let split = crate::part::keymap::Keymap::of(files).split();
-    fits &=
-        split.buckets() * crate::format::bucket::BUCKET_LEN <= header.get(layout::KEYMAP_BYTES_AT);
+    fits &= split.buckets() * crate::format::bucket::BUCKET_LEN
+        <= header.number(layout::KEYMAP_BYTES_AT);
     Ok(fits)
 }
 
@@ -360,7 +360,7 @@ impl Store {
             };
         let rotated = tail.slot != last.slot
             && tail.at == RECORDS_AT
-            && header.get(layout::TAIL_COUNT_AT) == 0;
+            && header.number(layout::TAIL_COUNT_AT) == 0;
         Ok(head.seq == self.committed() && (ends || rotated))
     }
 

@@ -343,7 +343,7 @@ impl Store {
         header.put(layout::DURABLE_AT, scan.end_seq);
         header.put(
             layout::UNSYNCED_SLOT_AT,
-            header.get(layout::SEGS_USED_AT) - 1,
+            header.number(layout::SEGS_USED_AT) - 1,
         );
         let held = &mut self.lock_now()?;
         let (store, proof) = held.parts();

@@ -60,9 +60,9 @@ impl Store {
         let Some(segment) = self.segments.get(&self.files, &self.dir, tail.slot)? else {
             return Ok(());
         };
-        let front = header.get(layout::FRONT_AT).min(segment.head.size);
-        let back = header.get(layout::BACK_AT).min(segment.head.size);
-        let index = header.get(layout::TAIL_COUNT_AT);
+        let front = header.number(layout::FRONT_AT).min(segment.head.size);
+        let back = header.number(layout::BACK_AT).min(segment.head.size);
+        let index = header.number(layout::TAIL_COUNT_AT);
         if tail.at + record::HEAD_LEN as u64 <= front {
             let end = garbage_end(segment, self, tail.at, front)?;
             segment.blank(tail.at, end);

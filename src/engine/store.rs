@@ -129,7 +129,7 @@ impl Store {
 
     #[inline]
     pub(crate) fn committed(&self) -> u64 {
-        self.files.header.get(layout::COMMITTED_AT)
+        self.files.header.number(layout::COMMITTED_AT)
     }
 
     /// Waits for the writer lock; repairs what a dead holder left.
@@ -145,7 +145,9 @@ impl Store {
             if taken.is_ok() {
                 header.put(
                     layout::STATS_AT + 8 * stat::LOCK_WAITS,
-                    header.get(layout::STATS_AT + 8 * stat::LOCK_WAITS) + 1,
+                    header
+                        .get(layout::STATS_AT + 8 * stat::LOCK_WAITS)
+                        .wrapping_add(1),
                 );
             }
             taken?
@@ -181,7 +183,7 @@ impl Store {
             self.repair(taken == Taken::Over)?;
         }
         header.disturb();
-        if header.get(layout::CLEAN_AT) != 0 {
+        if header.number(layout::CLEAN_AT) != 0 {
             // Durably, before anything changes: else a power loss would find the marker and half a change.
             header.put(layout::CLEAN_AT, 0);
             self.dir.sync(Name::Header, header.file())?;
@@ -214,12 +216,14 @@ impl Store {
     /// Adds to a writer's statistic. Under the lock.
     pub(crate) fn count(&self, which: u64, more: u64) {
         let at = layout::STATS_AT + 8 * which;
-        self.files.header.put(at, self.files.header.get(at) + more);
+        self.files
+            .header
+            .put(at, self.files.header.get(at).wrapping_add(more));
     }
 
     /// Bytes on disk of all files, and what is reserved for values being streamed in.
     pub(crate) fn disk_bytes(&self) -> u64 {
-        self.files.header.get(layout::DISK_BYTES_AT) + self.reserved_bytes()
+        self.files.header.number(layout::DISK_BYTES_AT) + self.reserved_bytes()
     }
 
     /// The files have taken `bytes` more.

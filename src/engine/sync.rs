@@ -25,15 +25,15 @@ impl Store {
     /// Makes everything up to `seq` durable, unless somebody has.
     pub(crate) fn sync_to(&self, seq: u64) -> Result<u64> {
         let header = &self.files.header;
-        if header.get(layout::DURABLE_AT) >= seq {
-            return Ok(header.get(layout::DURABLE_AT));
+        if header.number(layout::DURABLE_AT) >= seq {
+            return Ok(header.number(layout::DURABLE_AT));
         }
         let turn = self
             .sync_turn
             .lock()
             .unwrap_or_else(|poison| poison.into_inner());
-        if header.get(layout::DURABLE_AT) >= seq {
-            return Ok(header.get(layout::DURABLE_AT));
+        if header.number(layout::DURABLE_AT) >= seq {
+            return Ok(header.number(layout::DURABLE_AT));
         }
         let synced = self.sync_now();
         drop(turn);
@@ -43,7 +43,7 @@ impl Store {
     fn sync_now(&self) -> Result<u64> {
         let header = &self.files.header;
         let faults = header.get(layout::FAULTS_AT);
-        let durable = header.get(layout::DURABLE_AT);
+        let durable = header.number(layout::DURABLE_AT);
         // In this order: every record up to `seq` is in a segment up to the tail's.
         let seq = self.committed();
         let Some(tail) = Place::from_bits(header.get(layout::TAIL_AT)) else {
@@ -134,7 +134,7 @@ impl Store {
 
     /// Makes all so far durable, notes in the log how far that is, and buries what may go.
     pub(crate) fn flush(&self, timeout: Option<Duration>) -> Result<()> {
-        let before = self.files.header.get(layout::DURABLE_AT);
+        let before = self.files.header.number(layout::DURABLE_AT);
         let durable = self.sync_log()?;
         if durable == before && self.graves() == 0 {
             return Ok(());
@@ -150,7 +150,7 @@ impl Store {
     /// The marker is left out when somebody changes something meanwhile: it would be a lie.
     pub(crate) fn close(&self, timeout: Option<Duration>) -> Result<()> {
         let header = &self.files.header;
-        if header.get(layout::CLEAN_AT) == self.committed() + 1 {
+        if header.number(layout::CLEAN_AT) == self.committed() + 1 {
             return Ok(());
         }
         self.flush(timeout)?;
@@ -168,7 +168,7 @@ impl Store {
     fn mark_clean(&self, proof: &mut Proof, seq: u64) -> Result<()> {
         let _ = proof;
         let header = &self.files.header;
-        if self.committed() != seq || header.get(layout::DURABLE_AT) < seq {
+        if self.committed() != seq || header.number(layout::DURABLE_AT) < seq {
             return Ok(());
         }
         header.put(layout::CLEAN_AT, seq + 1);
@@ -215,7 +215,7 @@ pub(crate) fn keep_syncing(store: &Arc<Store>) {
                     .map(|settings| settings.durability)
                 {
                     Some(crate::format::settings::Durability::Interval(time)) => {
-                        if store.files.header.get(layout::DURABLE_AT) < store.committed() {
+                        if store.files.header.number(layout::DURABLE_AT) < store.committed() {
                             // A failure is marked in the store and met by the next flush or write.
                             let _ = store.sync_log();
                         }

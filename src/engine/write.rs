@@ -230,7 +230,7 @@ impl Store {
         ledger.space(draft.space, -1, old.map_or(0, |old| -(old.volume as i64)));
         ledger.grave(old, seq);
         ledger.tail(&room, place, len, 1, place, seq);
-        let used = self.files.header.get(layout::KEYMAP_USED_AT);
+        let used = self.files.header.number(layout::KEYMAP_USED_AT);
         ledger
             .journal
             .header(layout::KEYMAP_USED_AT, used.saturating_sub(1));
@@ -344,7 +344,7 @@ impl Store {
                 self.rotate(bytes + RESERVE_BYTES, records, removing)?;
                 continue;
             };
-            let index = header.get(layout::TAIL_COUNT_AT);
+            let index = header.number(layout::TAIL_COUNT_AT);
             let size = segment.head.size;
             let reserve = if removing {
                 0
@@ -392,7 +392,7 @@ impl Store {
         removing: bool,
     ) -> Result<()> {
         let header = &self.files.header;
-        let front = header.get(layout::FRONT_AT);
+        let front = header.number(layout::FRONT_AT);
         let wanted = (end + reserve).next_multiple_of(STEP);
         if wanted <= front {
             return Ok(());
@@ -400,7 +400,7 @@ impl Store {
         if removing && end <= front {
             return Ok(());
         }
-        let back = header.get(layout::BACK_AT);
+        let back = header.number(layout::BACK_AT);
         let step = front
             .clamp(FRONT_STEP_MIN, FRONT_STEP_MAX)
             .max(wanted - front)
@@ -419,11 +419,11 @@ impl Store {
 
     fn extend_back(&self, segment: &Segment, need: u64) -> Result<()> {
         let header = &self.files.header;
-        let back = header.get(layout::BACK_AT);
+        let back = header.number(layout::BACK_AT);
         if need <= back {
             return Ok(());
         }
-        let front = header.get(layout::FRONT_AT);
+        let front = header.number(layout::FRONT_AT);
         let step = back
             .clamp(BACK_STEP_MIN, BACK_STEP_MAX)
             .max(need - back)
@@ -447,7 +447,7 @@ impl Store {
             0
         };
         if at + bytes > upto {
-            let front = self.files.header.get(layout::FRONT_AT);
+            let front = self.files.header.number(layout::FRONT_AT);
             let to = (at + bytes + FRONT_STEP_MAX).min(front);
             segment.map().populate(at as usize, (to - at) as usize);
             self.populated
@@ -458,7 +458,7 @@ impl Store {
     /// Begins a new segment with room for `bytes` of records.
     pub(crate) fn rotate(&self, bytes: u64, records: u64, removing: bool) -> Result<()> {
         let header = &self.files.header;
-        let slot = header.get(layout::SEGS_USED_AT);
+        let slot = header.number(layout::SEGS_USED_AT);
         if slot >= SEGMENT_SLOTS as u64 - 1 {
             let what = "all 65,534 rows of its segment table are in use: choose larger segments"
                 .to_string();
@@ -525,7 +525,7 @@ impl Store {
         let slot = segment.slot;
         let mut journal = Journal::new();
         if let Some(tail) = Place::from_bits(header.get(layout::TAIL_AT)) {
-            let front = header.get(layout::FRONT_AT) / 4096 & layout::FRONT_MASK;
+            let front = header.number(layout::FRONT_AT) / 4096 & layout::FRONT_MASK;
             let word = self.files.load(&self.dir, row_at(tail.slot, row::STATE))?;
             let sealed = if word >> 56 == state::BAD {
                 state::BAD
@@ -635,7 +635,7 @@ impl<'a> Ledger<'a> {
     /// A value file that nobody needs once the death is durable.
     pub(crate) fn grave(&mut self, old: Option<Replaced>, seq: u64) {
         if let Some(id) = old.and_then(|old| old.apart) {
-            let head = self.files.header.get(layout::GRAVES_HEAD_AT);
+            let head = self.files.header.number(layout::GRAVES_HEAD_AT);
             let at = layout::GRAVES_AT + head % layout::GRAVES * 16;
             self.journal.header(at, id);
             self.journal.header(at + 8, seq);
@@ -665,10 +665,10 @@ impl<'a> Ledger<'a> {
 
     /// A new word's place, its overflow bucket linked.
     pub(crate) fn word(&mut self, vacancy: Vacancy) -> Address {
-        let used = self.files.header.get(layout::KEYMAP_USED_AT);
+        let used = self.files.header.number(layout::KEYMAP_USED_AT);
         self.journal.header(layout::KEYMAP_USED_AT, used + 1);
         if let Some((link, value)) = vacancy.link {
-            let over = self.files.header.get(layout::OVER_USED_AT);
+            let over = self.files.header.number(layout::OVER_USED_AT);
             self.journal.header(layout::OVER_USED_AT, over + 1);
             self.journal.put(link, u64::from(value));
         }

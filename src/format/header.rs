@@ -146,6 +146,8 @@ pub(crate) mod participant {
     pub(crate) const PID: u64 = 16;
     pub(crate) const HITS: u64 = 24;
     pub(crate) const MISSES: u64 = 32;
+    /// The inode again, turned by 7 bits.
+    pub(crate) const INODE_CHECK: u64 = 40;
 }
 const _: () = assert!(
     PARTICIPANTS_AT + PARTICIPANT_LEN * crate::limits::PARTICIPANTS_MAX as u64 == HEADER_LEN

@@ -317,6 +317,10 @@ fn parse_head(bytes: &[u8]) -> Option<Head> {
     options.zstd = next(flag::ZSTD)?.map(|word| (word as u32, (word >> 32) as u32));
     if let Some(id) = next(flag::APART)? {
         let len = next(flag::APART)??;
+        // Longer than any file: such a record is none.
+        if len >> 48 != 0 {
+            return None;
+        }
         options.apart = Some(Apart {
             id,
             len,

@@ -153,6 +153,13 @@ impl Region {
 
     /// Takes space until the file has `len` bytes, all zeros behind the old end.
     pub(crate) fn grow(&self, dir: &Dir, from: u64, len: u64) -> Result<()> {
+        if from > self.len()? || len <= from || len > 1 << 46 {
+            return Err(Error::corrupt(
+                &self.path,
+                from,
+                "the header says that this file is longer than it is",
+            ));
+        }
         dir.allocate(self.name, &self.file, from, len - from)?;
         self.refresh()?;
         // Pages present before anybody stores to them: no fault under the lock.

@@ -234,7 +234,7 @@ impl<'a> Keymap<'a> {
         if let Some(word) = found {
             return Ok(Vacancy { word, link: None });
         }
-        let index = self.files.header.get(layout::OVER_USED_AT);
+        let index = self.files.header.number(layout::OVER_USED_AT);
         let word = Address {
             file: Shared::Overflow,
             at: index * BUCKET_LEN,
@@ -252,8 +252,8 @@ impl<'a> Keymap<'a> {
     pub(crate) fn reserve(&self, dir: &Dir, over_buckets: u64) -> Result<u64> {
         let header = &self.files.header;
         let mut taken = 0;
-        let over_need = (header.get(layout::OVER_USED_AT) + over_buckets + 2) * BUCKET_LEN;
-        let over_has = header.get(layout::OVER_BYTES_AT);
+        let over_need = (header.number(layout::OVER_USED_AT) + over_buckets + 2) * BUCKET_LEN;
+        let over_has = header.number(layout::OVER_BYTES_AT);
         if over_need > over_has {
             let step = (over_has / 16)
                 .clamp(GROW_MIN, 4 << 20)
@@ -263,7 +263,7 @@ impl<'a> Keymap<'a> {
             header.put(layout::OVER_BYTES_AT, over_has + step);
             taken += step;
         }
-        let has = header.get(layout::KEYMAP_BYTES_AT);
+        let has = header.number(layout::KEYMAP_BYTES_AT);
         if self.wants_split() && (self.split().target() + 4) * BUCKET_LEN > has {
             let step = (has / 64)
                 .clamp(GROW_MIN, 4 << 20)
@@ -279,7 +279,7 @@ impl<'a> Keymap<'a> {
     fn wants_split(&self) -> bool {
         let (times, share) = LOAD;
         let buckets = self.split().buckets();
-        self.files.header.get(layout::KEYMAP_USED_AT) * times > buckets * WORDS * share
+        self.files.header.number(layout::KEYMAP_USED_AT) * times > buckets * WORDS * share
             && buckets < BUCKETS_MAX
     }
 
@@ -290,15 +290,15 @@ impl<'a> Keymap<'a> {
         }
         let header = &self.files.header;
         let split = self.split();
-        let room = (split.target() + 1) * BUCKET_LEN <= header.get(layout::KEYMAP_BYTES_AT);
+        let room = (split.target() + 1) * BUCKET_LEN <= header.number(layout::KEYMAP_BYTES_AT);
         // Movers may need a chain as long as the one they leave.
         let mut chain = 0;
         self.chain(split.next, |_| {
             chain += 1;
             Ok(ControlFlow::Continue(()))
         })?;
-        let over_room = (header.get(layout::OVER_USED_AT) + chain) * BUCKET_LEN
-            <= header.get(layout::OVER_BYTES_AT);
+        let over_room = (header.number(layout::OVER_USED_AT) + chain) * BUCKET_LEN
+            <= header.number(layout::OVER_BYTES_AT);
         if !room || !over_room {
             return Ok(());
         }
@@ -416,8 +416,8 @@ impl<'a> Keymap<'a> {
 
     fn reserve_overflow_alone(&self, dir: &Dir) -> Result<()> {
         let header = &self.files.header;
-        let has = header.get(layout::OVER_BYTES_AT);
-        if (header.get(layout::OVER_USED_AT) + 2) * BUCKET_LEN > has {
+        let has = header.number(layout::OVER_BYTES_AT);
+        if (header.number(layout::OVER_USED_AT) + 2) * BUCKET_LEN > has {
             let step = (has / 16)
                 .clamp(GROW_MIN, 4 << 20)
                 .next_multiple_of(GROW_MIN);

@@ -23,13 +23,31 @@ pub(crate) fn at(index: usize, field: u64) -> u64 {
     PARTICIPANTS_AT + index as u64 * PARTICIPANT_LEN + field
 }
 
+fn put_inode(header: &Header, index: usize, inode: u64) {
+    header.put(at(index, participant::INODE), inode);
+    header.put(at(index, participant::INODE_CHECK), inode.rotate_left(7));
+}
+
+/// The inode of a participant's lock file; 0: there is no such participant.
+///
+/// Where the row is damaged, or its owner died while writing it, the file that is there tells.
+fn inode_of(header: &Header, dir: &Dir, index: usize) -> Result<u64> {
+    let inode = header.get(at(index, participant::INODE));
+    if header.get(at(index, participant::INODE_CHECK)) == inode.rotate_left(7) {
+        return Ok(inode);
+    }
+    Ok(dir
+        .stat(Name::Participant(index))?
+        .map_or(0, |stat| stat.inode))
+}
+
 /// Whether anybody alive takes part. The caller holds the gate.
 ///
 /// # Errors
 /// [`Error::Moved`] when a lock file of a participant is missing or replaced.
 pub(crate) fn any_alive(header: &Header, dir: &Dir) -> Result<bool> {
     for index in 0..PARTICIPANTS_MAX {
-        let inode = header.get(at(index, participant::INODE));
+        let inode = inode_of(header, dir, index)?;
         if inode != 0 && lock::is_held(dir, Name::Participant(index), inode)? {
             return Ok(true);
         }
@@ -52,7 +70,7 @@ pub(crate) fn any_file_held(dir: &Dir) -> Result<bool> {
 /// Frees every row. The caller holds the gate, and nobody lives.
 pub(crate) fn forget_all(header: &Header) {
     for index in 0..PARTICIPANTS_MAX {
-        header.put(at(index, participant::INODE), 0);
+        put_inode(header, index, 0);
     }
 }
 
@@ -62,8 +80,10 @@ pub(crate) fn join(header: &Header, dir: &Dir) -> Result<Me> {
         let Some(lock) = FileLock::try_take(dir, Name::Participant(index))? else {
             continue;
         };
-        let incarnation = header.get(at(index, participant::INCARNATION)) + 1;
-        header.put(at(index, participant::INODE), lock.inode);
+        let incarnation = header
+            .get(at(index, participant::INCARNATION))
+            .wrapping_add(1);
+        put_inode(header, index, lock.inode);
         header.put(at(index, participant::PID), u64::from(std::process::id()));
         header.put(at(index, participant::INCARNATION), incarnation);
         return Ok(Me {
@@ -86,7 +106,7 @@ pub(crate) fn is_alive(header: &Header, dir: &Dir, index: usize) -> Result<bool>
     if index >= PARTICIPANTS_MAX {
         return Ok(false);
     }
-    let inode = header.get(at(index, participant::INODE));
+    let inode = inode_of(header, dir, index)?;
     if inode == 0 {
         return Ok(false);
     }

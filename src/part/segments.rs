@@ -103,14 +103,14 @@ impl Segments {
 pub(crate) fn slots(files: &Files) -> std::ops::Range<u16> {
     1..files
         .header
-        .get(layout::SEGS_USED_AT)
+        .number(layout::SEGS_USED_AT)
         .clamp(1, SEGMENT_SLOTS as u64 - 1) as u16
 }
 
 /// Sees to it that one more row finds its space; returns the bytes taken on disk. Under the lock.
 pub(crate) fn reserve(files: &Files, dir: &Dir) -> Result<u64> {
-    let has = files.header.get(layout::SEGS_BYTES_AT);
-    let need = (files.header.get(layout::SEGS_USED_AT) + 2) * ROW_LEN;
+    let has = files.header.number(layout::SEGS_BYTES_AT);
+    let need = (files.header.number(layout::SEGS_USED_AT) + 2) * ROW_LEN;
     if need <= has {
         return Ok(0);
     }

@@ -63,6 +63,13 @@ impl Header {
         self.word(at).load(Ordering::Acquire)
     }
 
+    /// A word that counts something: whatever the file says, small enough to be added to and
+    /// multiplied by what is added to and multiplied by here.
+    #[inline]
+    pub(crate) fn number(&self, at: u64) -> u64 {
+        self.get(at).min(1 << 48)
+    }
+
     #[inline]
     pub(crate) fn put(&self, at: u64, value: u64) {
         self.word(at).store(value, Ordering::Release);
@@ -120,7 +127,7 @@ impl Header {
         for (at, end) in layout::QUIET_RANGES {
             crc.update(&self.bytes(at, end));
         }
-        u64::from(crc.finalize()) | self.get(layout::COMMITTED_AT) << 32 | 1 << 63
+        u64::from(crc.finalize()) | self.number(layout::COMMITTED_AT) << 32 | 1 << 63
     }
 
     /// Something changes: what a graceful leave wrote holds no longer.
@@ -212,7 +219,7 @@ impl Files {
     /// A field of a space's row in the header.
     pub(crate) fn space(&self, space: u32, field: u64) -> u64 {
         self.header
-            .get(layout::SPACES_AT + u64::from(space) * layout::SPACE_LEN + field)
+            .number(layout::SPACES_AT + u64::from(space) * layout::SPACE_LEN + field)
     }
 
     pub(crate) fn space_at(space: u32, field: u64) -> Address {

@@ -77,11 +77,23 @@ impl Scene {
     }
 }
 
-#[derive(Debug)]
 pub(crate) struct Outcome {
     pub(crate) status: i32,
     pub(crate) stdout: Vec<u8>,
     pub(crate) stderr: String,
+}
+
+/// As text, so that a failed assertion can be read.
+impl std::fmt::Debug for Outcome {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self {
+            status,
+            stdout,
+            stderr,
+        } = self;
+        let shown = String::from_utf8_lossy(&stdout[..stdout.len().min(2_000)]);
+        write!(f, "exit {status}\nstdout: {shown}\nstderr: {stderr}")
+    }
 }
 
 impl Outcome {
