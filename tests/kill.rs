@@ -395,8 +395,7 @@ fn two_hundred_kills_lose_nothing() {
     }
     let store = Cache::open(path).expect("the store opens at the end");
     ledger.judge(&store, "at the end");
-    let report = store.check().expect("check");
-    assert!(report.is_sound(), "{report:?}");
+    common::assert_sound(&store);
     store.set("still", "writable").expect("set");
     store.delete("still").expect("delete");
     drop(store);
@@ -412,8 +411,7 @@ fn two_hundred_kills_lose_nothing() {
     common::forget_derived(path);
     let store = Cache::open(path).expect("the store opens without its maps");
     ledger.judge(&store, "rebuilt from the log");
-    let report = store.check().expect("check");
-    assert!(report.is_sound(), "{report:?}");
+    common::assert_sound(&store);
     println!(
         "kill storm: {kills} kills ({all_killed} times all at once, {rebuilt} of these rebuilt), \
          {} acknowledged writes, none lost, in {:?}",

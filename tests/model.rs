@@ -1441,8 +1441,7 @@ impl Run {
             }
             Action::Flush => store.flush().expect("flush"),
             Action::Check => {
-                let report = store.check().expect("check");
-                assert!(report.is_sound(), "check: {report:?}");
+                common::assert_sound(&store);
             }
             Action::ReopenOne => {
                 drop(store);
@@ -1532,8 +1531,7 @@ impl Run {
             volume <= ceiling,
             "volume {volume}, at most {ceiling} expected"
         );
-        let report = store.check().expect("check");
-        assert!(report.is_sound(), "check: {report:?}");
+        common::assert_sound(&store);
     }
 
     fn iterate_while_writing(

@@ -286,7 +286,7 @@ fn no_acknowledged_write_is_lost_and_no_value_is_foreign() {
         }
     };
     check_all(&store, "at the end");
-    assert!(store.check().expect("check").is_sound());
+    common::assert_sound(&store);
     store.close().expect("close");
     common::forget_derived(dir.path());
     let store = open(dir.path());
@@ -819,7 +819,7 @@ fn a_killed_lock_holder_frees_the_lock_and_leaves_nothing_half_done() {
         &store.get("key/1").expect("get").expect("there")[..],
         &[7_u8; 200]
     );
-    assert!(store.check().expect("check").is_sound());
+    common::assert_sound(&store);
 }
 
 #[test]
@@ -895,7 +895,7 @@ fn threads_of_one_process_exclude_each_other() {
         &store.get("sum").expect("get").expect("summed")[..],
         b"2000"
     );
-    assert!(store.check().expect("check").is_sound());
+    common::assert_sound(&store);
 }
 
 // ---- fork ----
@@ -991,7 +991,7 @@ fn parent_and_child_both_go_on_after_a_fork() {
         b"900",
         "{said:?}"
     );
-    assert!(store.check().expect("check").is_sound());
+    common::assert_sound(&store);
 }
 
 fn fork_inside_a_transaction(job: &Job) {
@@ -1043,7 +1043,7 @@ fn fork_inside_a_transaction(job: &Job) {
 fn a_child_forked_inside_a_transaction_has_no_part_in_it() {
     let (dir, store) = new_store();
     start("fork-inside", dir.path(), &[]).finish();
-    assert!(store.check().expect("check").is_sound());
+    common::assert_sound(&store);
 }
 
 /// Forks a child that never touches the store again, and is killed while it holds the lock.

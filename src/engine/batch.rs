@@ -13,7 +13,7 @@ use crate::engine::store::{MAIN_SPACE, Proof, Store, stat};
 use crate::engine::write::{Ledger, Replaced, Room};
 use crate::error::{Error, Result};
 use crate::format::bucket::{self, Place, is_whole};
-use crate::format::header::{self as layout, Address, row};
+use crate::format::header::{self as layout, Address, Shared, row};
 use crate::format::name::Name;
 use crate::format::record::{Apart, Draft, Head, Kind, Record, Standing};
 use crate::format::segment::Summary;
@@ -22,6 +22,9 @@ use crate::part::keymap::Keymap;
 use crate::part::segment::Read;
 use crate::part::segments::row_at;
 use crate::part::shared::setting;
+
+/// How many items before its turn a bucket is fetched into the cache.
+const PREFETCH_AHEAD: usize = 8;
 
 /// One key's change in a batch.
 #[derive(Clone, Debug)]
@@ -118,7 +121,11 @@ impl Store {
     /// Applies all changes, or none. One change per key; removed keys that are not there are left out.
     pub(crate) fn commit(&self, proof: &mut Proof, changes: &[Change]) -> Result<()> {
         let mut found = Vec::with_capacity(changes.len());
-        for change in changes {
+        let keymap = Keymap::of(&self.files);
+        for (n, change) in changes.iter().enumerate() {
+            if let Some(ahead) = changes.get(n + PREFETCH_AHEAD) {
+                keymap.prefetch(ahead.hash);
+            }
             let mut buffer = std::mem::take(&mut proof.old);
             let (old, word) =
                 match self.find_to_write(change.space, &change.key, change.hash, &mut buffer)? {
@@ -313,9 +320,7 @@ impl Store {
     /// Completes a decided batch from step `done` on.
     fn roll_forward(&self, items: &[Item], room: &Room, total: u64, done: u64) -> Result<()> {
         let n = items.len() as u64;
-        for (step, item) in items.iter().enumerate().skip(done as usize) {
-            self.point(item, step as u64 + 1)?;
-        }
+        self.point_all(items, done)?;
         let (Some(first), Some(last)) = (items.first(), items.last()) else {
             return Ok(());
         };
@@ -338,22 +343,61 @@ impl Store {
         ledger.journal.commit(&self.files, &self.dir)
     }
 
-    /// Points a key's word at its record; nobody sees it before the sequence is committed.
-    fn point(&self, item: &Item, step: u64) -> Result<()> {
-        let mut ledger = Ledger::new(&self.files);
-        ledger.journal.header(layout::PENDING_DONE_AT, step);
-        if item.needs_cell() {
-            ledger.cell(item.space, item.hash, item.order);
+    /// Points keys' words at their records, from item `done` on; nobody sees them before the sequence
+    /// is committed. As many at a time as the journal holds.
+    fn point_all(&self, items: &[Item], done: u64) -> Result<()> {
+        let keymap = Keymap::of(&self.files);
+        let mut next = done as usize;
+        while next < items.len() {
+            let mut ledger = Ledger::new(&self.files);
+            let space = items[next].space;
+            let (mut cells, mut words) = (0, 0);
+            let mut taken: Vec<Address> = Vec::new();
+            let first = next;
+            // A new overflow bucket takes four pairs, the words in common four.
+            while let Some(item) = items.get(next).filter(|item| item.space == space)
+                && ledger.journal.left() >= 10
+            {
+                if let Some(ahead) = items
+                    .get(next + PREFETCH_AHEAD)
+                    .filter(|ahead| ahead.word.is_none())
+                {
+                    keymap.prefetch(ahead.hash);
+                }
+                let word = match item.word {
+                    Some(word) => word,
+                    None => {
+                        let vacancy = keymap.vacancy(item.hash, &taken)?;
+                        if vacancy.link.is_some() && next > first {
+                            // It takes the next overflow bucket: of one change, one does.
+                            break;
+                        }
+                        let word = ledger.linked(vacancy);
+                        words += 1;
+                        taken.push(word);
+                        word
+                    }
+                };
+                if item.needs_cell() {
+                    ledger.nth_cell(item.space, cells, item.hash, item.order);
+                    cells += 1;
+                }
+                ledger
+                    .journal
+                    .put(word, bucket::word(item.hash, item.place));
+                next += 1;
+                if taken.last() == Some(&word) && word.file == Shared::Overflow {
+                    // The bucket just linked is seen by the next look.
+                    break;
+                }
+            }
+            ledger.used(space, cells, words);
+            ledger.journal.header(layout::PENDING_DONE_AT, next as u64);
+            ledger.journal.commit(&self.files, &self.dir)?;
+            for item in items[first..next].iter().filter_map(|item| item.word) {
+                self.clear_stamp(item);
+            }
         }
-        let word = match item.word {
-            Some(word) => word,
-            None => ledger.word(Keymap::of(&self.files).vacancy(item.hash, &[])?),
-        };
-        ledger
-            .journal
-            .put(word, bucket::word(item.hash, item.place));
-        ledger.journal.commit(&self.files, &self.dir)?;
-        self.clear_stamp(word);
         Ok(())
     }
 

@@ -11,7 +11,7 @@ use crate::error::{Error, Result};
 use crate::format::header as layout;
 use crate::format::name::Name;
 use crate::format::seed::KeyHash;
-use crate::os::clock::{self, Clock};
+use crate::os::clock::{Clock, SystemClock};
 use crate::os::dir::Dir;
 use crate::os::lock::FileLock;
 use crate::os::raw;
@@ -163,15 +163,15 @@ impl Store {
     }
 
     fn begin(&self, taken: Taken) -> Result<()> {
-        let now = self.now_ms();
+        // The system's clock, not the injected one: both are between this machine's processes.
+        let now = SystemClock.now_ms();
         let header = &self.files.header;
         header
             .word(layout::OWNER_SINCE_AT)
             .store(now, Ordering::Relaxed);
-        let ticks = clock::ticks_ms();
-        if ticks.abs_diff(self.moved_checked_ms.load(Ordering::Relaxed)) >= MOVED_CHECK_MS {
+        if now.abs_diff(self.moved_checked_ms.load(Ordering::Relaxed)) >= MOVED_CHECK_MS {
             self.check_moved()?;
-            self.moved_checked_ms.store(ticks, Ordering::Relaxed);
+            self.moved_checked_ms.store(now, Ordering::Relaxed);
         }
         let unfinished = [
             layout::JOURNAL_AT,

@@ -75,7 +75,7 @@ impl Replaced {
 /// The words that change with one more or one less entry, gathered per journal.
 pub(crate) struct Ledger<'a> {
     pub(crate) files: &'a Files,
-    pub(crate) journal: Journal,
+    pub(crate) journal: Journal<'a>,
 }
 
 impl Store {
@@ -523,7 +523,7 @@ impl Store {
     fn enter_row(&self, segment: &Segment, front: u64) -> Result<()> {
         let header = &self.files.header;
         let slot = segment.slot;
-        let mut journal = Journal::new();
+        let mut journal = Journal::new(header);
         if let Some(tail) = Place::from_bits(header.get(layout::TAIL_AT)) {
             let front = header.number(layout::FRONT_AT) / 4096 & layout::FRONT_MASK;
             let word = self.files.load(&self.dir, row_at(tail.slot, row::STATE))?;
@@ -566,7 +566,7 @@ impl<'a> Ledger<'a> {
     pub(crate) fn new(files: &'a Files) -> Self {
         Ledger {
             files,
-            journal: Journal::new(),
+            journal: Journal::new(&files.header),
         }
     }
 
@@ -621,15 +621,31 @@ impl<'a> Ledger<'a> {
 
     /// One more cell in the order list.
     pub(crate) fn cell(&mut self, which: u32, hash: u64, order: u64) {
-        let cells = self.files.space(which, space::CELLS);
+        self.nth_cell(which, 0, hash, order);
+        self.used(which, 1, 0);
+    }
+
+    /// The `n`-th new cell of this change; [`Ledger::used`] counts them.
+    pub(crate) fn nth_cell(&mut self, which: u32, n: u64, hash: u64, order: u64) {
+        let cells = self.files.space(which, space::CELLS) + n;
         self.journal.put(
             order::cell_at(which, cells),
             Cell::new(hash, order).to_bits(),
         );
-        self.journal
-            .put(Files::space_at(which, space::CELLS), cells + 1);
-        self.journal
-            .put(Files::space_at(which, space::TAIL), cells + 1);
+    }
+
+    /// So many new cells and words are in use.
+    pub(crate) fn used(&mut self, which: u32, cells: u64, words: u64) {
+        if cells > 0 {
+            let cells = self.files.space(which, space::CELLS) + cells;
+            self.journal
+                .put(Files::space_at(which, space::CELLS), cells);
+            self.journal.put(Files::space_at(which, space::TAIL), cells);
+        }
+        if words > 0 {
+            let used = self.files.header.number(layout::KEYMAP_USED_AT);
+            self.journal.header(layout::KEYMAP_USED_AT, used + words);
+        }
     }
 
     /// A value file that nobody needs once the death is durable.
@@ -665,8 +681,12 @@ impl<'a> Ledger<'a> {
 
     /// A new word's place, its overflow bucket linked.
     pub(crate) fn word(&mut self, vacancy: Vacancy) -> Address {
-        let used = self.files.header.number(layout::KEYMAP_USED_AT);
-        self.journal.header(layout::KEYMAP_USED_AT, used + 1);
+        self.used(0, 0, 1);
+        self.linked(vacancy)
+    }
+
+    /// As [`Ledger::word`]; [`Ledger::used`] counts it.
+    pub(crate) fn linked(&mut self, vacancy: Vacancy) -> Address {
         if let Some((link, value)) = vacancy.link {
             let over = self.files.header.number(layout::OVER_USED_AT);
             self.journal.header(layout::OVER_USED_AT, over + 1);

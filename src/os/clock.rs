@@ -20,12 +20,6 @@ impl Clock for SystemClock {
     }
 }
 
-/// Milliseconds since the machine started, coarse: for pauses, never for expiry.
-pub(crate) fn ticks_ms() -> u64 {
-    let time = rustix::time::clock_gettime(rustix::time::ClockId::MonotonicCoarse);
-    (time.tv_sec.max(0) as u64) * 1_000 + time.tv_nsec as u64 / 1_000_000
-}
-
 /// A clock that stands still until it is moved, also backwards.
 #[derive(Debug, Default)]
 pub struct ManualClock(AtomicU64);

@@ -82,6 +82,19 @@ impl Map {
         unsafe { AtomicU32::from_ptr(half.cast()) }
     }
 
+    /// Has the cache line of byte `at` come into the processor's cache.
+    #[inline]
+    pub(crate) fn prefetch(&self, at: usize) {
+        let line = self.at(at, 1);
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: a prefetch reads nothing the program sees and faults on no address.
+        unsafe {
+            std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(line.cast());
+        }
+        #[cfg(not(target_arch = "x86_64"))]
+        let _ = line;
+    }
+
     /// Appends the `len` bytes at `at` (both multiples of 8) to `out`.
     #[inline]
     pub(crate) fn copy_out(&self, at: usize, len: usize, out: &mut Vec<u8>) {

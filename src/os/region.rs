@@ -97,11 +97,7 @@ impl Region {
             }
             self.grown_to(at, len)?;
         }
-        let index = if at < 1 << FIRST_BITS {
-            0
-        } else {
-            (at.ilog2() - FIRST_BITS + 1) as usize
-        };
+        let index = chunk_index(at);
         let start = chunk_start(index);
         let chunk = match self.chunks.get(index).map(|chunk| chunk.get()) {
             Some(Some(map)) => map,
@@ -151,6 +147,18 @@ impl Region {
         Ok(Line { map, at })
     }
 
+    /// Has the line at `at` come into the processor's cache, if it is mapped.
+    #[inline]
+    pub(crate) fn prefetch(&self, at: u64) {
+        if at.saturating_add(64) > self.valid.load(Ordering::Relaxed) {
+            return;
+        }
+        let index = chunk_index(at);
+        if let Some(map) = self.chunks.get(index).and_then(|chunk| chunk.get()) {
+            map.prefetch((at - chunk_start(index)) as usize);
+        }
+    }
+
     /// Takes space until the file has `len` bytes, all zeros behind the old end.
     pub(crate) fn grow(&self, dir: &Dir, from: u64, len: u64) -> Result<()> {
         if from > self.len()? || len <= from || len > 1 << 46 {
@@ -190,6 +198,15 @@ impl<'a> Line<'a> {
     #[inline]
     pub(crate) fn half(&self, at: u64) -> &'a AtomicU32 {
         self.map.half(self.at + at as usize)
+    }
+}
+
+#[inline]
+fn chunk_index(at: u64) -> usize {
+    if at < 1 << FIRST_BITS {
+        0
+    } else {
+        (at.ilog2() - FIRST_BITS + 1) as usize
     }
 }
 

@@ -92,6 +92,14 @@ impl<'a> Keymap<'a> {
         Split::from_bits(self.files.header.get(layout::SPLIT_AT))
     }
 
+    /// Has the bucket of a hash come into the processor's cache.
+    #[inline]
+    pub(crate) fn prefetch(&self, hash: u64) {
+        self.files
+            .keymap
+            .prefetch(self.split().bucket(hash) * BUCKET_LEN);
+    }
+
     fn region(&self, file: Shared) -> &'a Region {
         if file == Shared::Keymap {
             &self.files.keymap

@@ -226,6 +226,17 @@ pub(crate) fn picture(dir: &Path) -> Vec<(PathBuf, Vec<u8>)> {
     all
 }
 
+/// `check` finds nothing wrong.
+pub(crate) fn assert_sound(store: &Cache) {
+    let report = store.check().expect("check");
+    let some: Vec<_> = report.findings.iter().take(5).collect();
+    assert!(
+        report.is_sound(),
+        "{} findings: {some:#?}",
+        report.findings.len()
+    );
+}
+
 // ---- values that say what they are ----
 
 /// A value that names its key, its writer and its version, and ends in a checksum of itself.
