@@ -692,7 +692,7 @@ fn replaced(head: &Head, place: Place) -> Replaced {
         volume: head.volume(),
         seq: head.seq,
         order: head.order,
-        apart: head.options.apart.map(|apart| apart.id),
+        apart: head.options.apart,
     }
 }
 

@@ -11,8 +11,8 @@ use serde::Serialize;
 use crate::engine::store::Store;
 use crate::engine::walk::{Next, Walk};
 use crate::error::{Error, Result};
-use crate::format::bucket::{self, KNOWN_MASK, is_whole, known_hash};
-use crate::format::header::{Address, Shared, space};
+use crate::format::bucket::{self, KNOWN_MASK, Place, is_whole, known_hash};
+use crate::format::header::{self as layout, Address, Shared, space};
 use crate::format::name::Name;
 use crate::format::record::{Head, Kind};
 use crate::limits::SPACES_MAX;
@@ -158,7 +158,9 @@ impl Store {
                 }
             }
         }
-        if end < segment.head.size && walk.at() != end {
+        let tail = Place::from_bits(self.files.header.get(layout::TAIL_AT));
+        let is_active = tail.is_some_and(|tail| tail.slot == segment.slot && tail.at == end);
+        if is_active && walk.at() != end {
             report.add(path, walk.at(), "the log ends here, before its tail");
         }
         Ok(())

@@ -270,7 +270,12 @@ impl Store {
                 .map_or(0, |stat| stat.len.next_multiple_of(4096));
             self.dir.remove(name)?;
             header.put(layout::GRAVES_TAIL_AT, tail + 1);
+            let dead = header.number(layout::GRAVES_BYTES_AT);
+            header.put(layout::GRAVES_BYTES_AT, dead.saturating_sub(bytes));
             self.gave(bytes);
+        }
+        if self.graves() == 0 {
+            header.put(layout::GRAVES_BYTES_AT, 0);
         }
         Ok(())
     }

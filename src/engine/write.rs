@@ -12,7 +12,7 @@ use crate::engine::store::{INNER_SPACE, MAIN_SPACE, Proof, Store, stat};
 use crate::error::{Error, Result};
 use crate::format::bucket::{self, Place};
 use crate::format::header::{self as layout, Address, row, space, state};
-use crate::format::record::{Draft, Kind, Standing};
+use crate::format::record::{Apart, Draft, Kind, Standing};
 use crate::format::segment::{RECORDS_AT, SUMMARY_LEN, SegmentHead, Summary};
 use crate::limits::{RESERVE_BYTES, SEGMENT_BYTES_MAX, SEGMENT_SLOTS};
 use crate::part::journal::Journal;
@@ -47,7 +47,7 @@ pub(crate) struct Replaced {
     pub(crate) volume: u64,
     pub(crate) seq: u64,
     pub(crate) order: u64,
-    pub(crate) apart: Option<u64>,
+    pub(crate) apart: Option<Apart>,
 }
 
 impl Replaced {
@@ -59,15 +59,17 @@ impl Replaced {
             volume: head.volume(),
             seq: head.seq,
             order: head.order,
-            apart: head.options.apart.map(|apart| apart.id),
+            apart: head.options.apart,
         }
     }
 }
 
 impl Replaced {
     /// The new version names the same value file: it does not die with the old one.
-    pub(crate) fn less(mut self, new: Option<crate::format::record::Apart>) -> Self {
-        self.apart = self.apart.filter(|id| new.is_none_or(|new| new.id != *id));
+    pub(crate) fn less(mut self, new: Option<Apart>) -> Self {
+        self.apart = self
+            .apart
+            .filter(|old| new.is_none_or(|new| new.id != old.id));
         self
     }
 }
@@ -650,10 +652,13 @@ impl<'a> Ledger<'a> {
 
     /// A value file that nobody needs once the death is durable.
     pub(crate) fn grave(&mut self, old: Option<Replaced>, seq: u64) {
-        if let Some(id) = old.and_then(|old| old.apart) {
+        if let Some(apart) = old.and_then(|old| old.apart) {
             let head = self.files.header.number(layout::GRAVES_HEAD_AT);
             let at = layout::GRAVES_AT + head % layout::GRAVES * 16;
-            self.journal.header(at, id);
+            let bytes = self.files.header.number(layout::GRAVES_BYTES_AT);
+            self.journal
+                .header(layout::GRAVES_BYTES_AT, bytes + apart.len);
+            self.journal.header(at, apart.id);
             self.journal.header(at + 8, seq);
             self.journal.header(layout::GRAVES_HEAD_AT, head + 1);
         }

@@ -102,6 +102,8 @@ pub(crate) const NEXT_FILE_AT: u64 = 4608;
 /// Graves: ring positions taken and given back.
 pub(crate) const GRAVES_HEAD_AT: u64 = 4672;
 pub(crate) const GRAVES_TAIL_AT: u64 = 4680;
+/// Bytes of the files in graves.
+pub(crate) const GRAVES_BYTES_AT: u64 = 4688;
 /// Statistics kept by writers.
 pub(crate) const STATS_AT: u64 = 4736;
 

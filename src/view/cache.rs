@@ -820,7 +820,8 @@ impl Cache {
             1 => self.start_syncing()?,
             _ => store.acknowledge()?,
         }
-        store.tidy()
+        store.tidy();
+        Ok(())
     }
 
     /// In `Durability::Interval` each process that has the store open syncs it.
