@@ -86,6 +86,11 @@ pub(crate) fn fill(cache: &Cache, written: &mut Written) {
     put(cache, written, b"", b"the empty key", &plain);
     put(cache, written, b"empty value", b"", &plain);
     put(cache, written, &noise(9, 3_000), &noise(10, 1_200), &plain);
+    // Enough for a second segment.
+    for number in 0..15_u64 {
+        let key = format!("wide {number}").into_bytes();
+        put(cache, written, &key, &noise(500 + number, 3_900), &plain);
+    }
     put(cache, written, b"large", &noise(300, 6_000), &plain);
     put(
         cache,

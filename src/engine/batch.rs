@@ -15,7 +15,7 @@ use crate::error::{Error, Result};
 use crate::format::bucket::{self, Place, is_whole};
 use crate::format::header::{self as layout, Address, Shared, row};
 use crate::format::name::Name;
-use crate::format::record::{Apart, Draft, Head, Kind, Record, Standing};
+use crate::format::record::{Apart, Draft, Head, Kind, Record, Standing, flag};
 use crate::format::segment::Summary;
 use crate::limits::BATCH_BYTES_MAX;
 use crate::part::keymap::Keymap;
@@ -259,7 +259,12 @@ impl Store {
         let base = self.committed();
         let mut items = Vec::with_capacity(changes.len());
         for (n, (change, old, word)) in changes.iter().enumerate() {
+            let kept = old.is_some_and(|old| old.is_item) && !change.fresh && change.set.is_some();
             let draft = change.draft();
+            let draft = Draft {
+                is_item: draft.is_item || kept,
+                ..draft
+            };
             let seq = base + 1 + n as u64;
             let order = match old {
                 Some(old) if !change.fresh => old.order,
@@ -693,6 +698,7 @@ fn replaced(head: &Head, place: Place) -> Replaced {
         seq: head.seq,
         order: head.order,
         apart: head.options.apart,
+        is_item: head.flags & flag::ITEM != 0,
     }
 }
 

@@ -12,7 +12,7 @@ use crate::engine::store::{INNER_SPACE, MAIN_SPACE, Proof, Store, stat};
 use crate::error::{Error, Result};
 use crate::format::bucket::{self, Place};
 use crate::format::header::{self as layout, Address, row, space, state};
-use crate::format::record::{Apart, Draft, Kind, Standing};
+use crate::format::record::{Apart, Draft, Kind, Standing, flag};
 use crate::format::segment::{RECORDS_AT, SUMMARY_LEN, SegmentHead, Summary};
 use crate::limits::{RESERVE_BYTES, SEGMENT_BYTES_MAX, SEGMENT_SLOTS};
 use crate::part::journal::Journal;
@@ -48,6 +48,8 @@ pub(crate) struct Replaced {
     pub(crate) seq: u64,
     pub(crate) order: u64,
     pub(crate) apart: Option<Apart>,
+    /// Pushed to a queue: a version set over it stays in the queue.
+    pub(crate) is_item: bool,
 }
 
 impl Replaced {
@@ -60,6 +62,7 @@ impl Replaced {
             seq: head.seq,
             order: head.order,
             apart: head.options.apart,
+            is_item: head.flags & flag::ITEM != 0,
         }
     }
 }
@@ -102,6 +105,10 @@ impl Store {
             Found::Nothing => (None, None),
         };
         self.make_graves(proof, u64::from(old.is_some_and(|old| old.apart.is_some())))?;
+        let draft = &Draft {
+            is_item: draft.is_item || old.is_some_and(|old| old.is_item),
+            ..*draft
+        };
         let len = draft.len(false) as u64;
         let room = self.room(proof, len, 1, draft.space == INNER_SPACE)?;
         let insert = old.is_none();

@@ -94,11 +94,13 @@ fn item_key(prefix: Option<&[u8]>, number: u64) -> Vec<u8> {
     }
 }
 
-/// What was pushed under a key; `None`: nothing, or a key set by hand.
+/// What was pushed under a key, or set over it; `None`: nothing, or a key set by hand.
 fn item(state: &State, key: &[u8]) -> Result<Option<Payload>> {
-    Ok(state
-        .entry(MAIN_SPACE, key)?
-        .filter(|payload| payload.is_item))
+    let Some(payload) = state.entry(MAIN_SPACE, key)? else {
+        return Ok(None);
+    };
+    // A value set over an item stays in the queue.
+    Ok((payload.is_item || state.is_over_item(key)?).then_some(payload))
 }
 
 fn range_of(state: &State, prefix: Option<&[u8]>) -> Result<Range> {
@@ -145,6 +147,8 @@ pub(crate) fn push(
     let number = loop {
         let number = match side {
             Side::Back => range.back,
+            // Whichever side an empty queue's first item comes from, it is in the middle.
+            Side::Front if range == Range::EMPTY => MIDDLE,
             Side::Front => range.front - 1,
         };
         if number == 0 || number >= END {
@@ -161,7 +165,7 @@ pub(crate) fn push(
             },
             Side::Front => Range {
                 front: number,
-                ..range
+                back: range.back.max(number + 1),
             },
         };
         // A key set by hand is in the way: it is left alone.

@@ -192,6 +192,23 @@ impl State {
         }))
     }
 
+    /// Whether this transaction sets a key over an item of a queue.
+    pub(crate) fn is_over_item(&self, key: &[u8]) -> Result<bool> {
+        let hash = self.store.hash.of(MAIN_SPACE, key);
+        let Some(index) = self
+            .index_of(MAIN_SPACE, key, hash)
+            .filter(|&index| !self.changes[index].fresh)
+        else {
+            return Ok(false);
+        };
+        let change = &self.changes[index];
+        let mut buffer = Vec::new();
+        let below = self
+            .store
+            .find(MAIN_SPACE, &change.key, hash, &mut buffer)?;
+        Ok(below.is_some_and(|hit| hit.head.flags & flag::ITEM != 0))
+    }
+
     /// The entry, if it is live.
     pub(crate) fn live(&self, space: u32, key: &[u8]) -> Result<Option<Payload>> {
         let now = self.now_ms;
@@ -247,8 +264,9 @@ impl State {
         };
         let index = self.by_hash[&seat];
         let change = &mut self.changes[index];
-        if change.set.is_some() {
-            change.set = Some(payload);
+        if let Some(before) = &change.set {
+            let is_item = payload.is_item || before.is_item;
+            change.set = Some(Payload { is_item, ..payload });
             return Ok(());
         }
         // Removed and set again: a new entry, behind those set meanwhile.

@@ -40,14 +40,14 @@ pub(crate) fn export(place: &Place, args: &args::Export, escaped: bool) -> Resul
     for what in &plan.damaged {
         export.leave(format_args!("{what}"));
     }
-    export.make_dirs(&plan)?;
+    let made = export.make_dirs(&plan)?;
     for leaf in &plan.files {
         export.leaf(leaf)?;
     }
     for leaf in &plan.links {
         export.leaf(leaf)?;
     }
-    export.set_dir_modes(&plan)?;
+    export.set_dir_modes(&made)?;
     export.tell()
 }
 
@@ -81,20 +81,27 @@ impl Export {
         }
     }
 
-    fn make_dirs(&mut self, plan: &Plan) -> Result<()> {
-        for (path, mode) in plan.dirs.iter().filter(|(path, _)| !path.is_empty()) {
-            match self.target.make_dir(path, mode.is_some()) {
-                Ok(()) => self.written += u64::from(mode.is_some()),
+    /// The ones that are there now and have a mode to be set, in order of their paths.
+    fn make_dirs<'a>(&mut self, plan: &'a Plan) -> Result<Vec<(&'a [u8], u32)>> {
+        let mut made = Vec::new();
+        for (path, mode) in &plan.dirs {
+            // The root is there.
+            let outcome = match path.is_empty() {
+                true => Ok(()),
+                false => self.target.make_dir(path, mode.is_some()),
+            };
+            match outcome {
+                Ok(()) => made.extend(mode.map(|mode| (path.as_slice(), mode))),
                 Err(trouble) => self.trouble(path, trouble)?,
             }
         }
-        Ok(())
+        self.written += made.len() as u64;
+        Ok(made)
     }
 
-    /// `plan.dirs` is in order of names, so backwards is the deepest first.
-    fn set_dir_modes(&mut self, plan: &Plan) -> Result<()> {
-        for (path, mode) in plan.dirs.iter().rev() {
-            let Some(mode) = mode else { continue };
+    /// A directory comes before what is in it, so backwards is the deepest first.
+    fn set_dir_modes(&mut self, made: &[(&[u8], u32)]) -> Result<()> {
+        for (path, mode) in made.iter().rev() {
             if let Err(trouble) = self.target.set_dir_mode(path, *mode) {
                 self.trouble(path, trouble)?;
             }
