@@ -308,6 +308,8 @@ fn a_store_taken_away_while_open_is_moved() {
         store.set("a", "b").expect("set");
         second.set("c", "d").expect("set");
         take_away(&dir);
+        // DESIGN.md, section 14: a writer looks every 10 ms.
+        std::thread::sleep(std::time::Duration::from_millis(30));
         for handle in [&store, &second, &store] {
             let error = handle
                 .set("after", "it went")

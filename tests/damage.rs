@@ -35,6 +35,17 @@ const TIME_MAX: Duration = Duration::from_secs(2);
 type Key = Vec<u8>;
 type State = BTreeMap<Key, Vec<u8>>;
 
+/// Where a worker process begins; for the test itself there is nothing to do.
+#[test]
+fn role_entry() {
+    let Some(job) = common::job() else { return };
+    assert_eq!(job.role, "filler");
+    let store = open(&job.store).expect("a new store opens");
+    fill(&store);
+    common::say("filled");
+    common::hear();
+}
+
 // ---- the log and what it means ----
 
 /// One change of one key; those with the same `op` were acknowledged together.
@@ -239,6 +250,7 @@ fn records(store: &Cache, segment: u64, history: &History, first_change: usize) 
 /// The bytes of a sound store, to lay out again and again.
 struct Bench {
     dir: tempfile::TempDir,
+    known: Known,
     files: Vec<(String, Vec<u8>, u64)>,
     history: History,
     records: Vec<Record>,
@@ -264,32 +276,29 @@ impl fmt::Display for Maps {
 enum Known {
     /// Flushed and closed.
     Durable,
-    /// As a kill would leave it: written, never flushed.
+    /// As a kill would leave its log: written, never flushed.
     Written,
+    /// As a kill leaves it, maps and all.
+    Killed,
 }
 
 impl Bench {
     fn new(known: Known) -> Bench {
         let mut bench = Bench {
             dir: common::fast_dir(),
+            known,
             files: Vec::new(),
             history: History::default(),
             records: Vec::new(),
             remade: 0,
         };
-        bench.make(known);
+        bench.make();
         bench
     }
 
-    fn make(&mut self, known: Known) {
-        for name in common::names(self.dir.path()) {
-            let path = self.dir.path().join(name);
-            if path.is_dir() {
-                fs::remove_dir_all(path).expect("removed");
-            } else {
-                fs::remove_file(path).expect("removed");
-            }
-        }
+    fn make(&mut self) {
+        let known = self.known;
+        self.empty();
         let store = open(self.dir.path()).expect("a new store opens");
         self.history = fill(&store);
         if known == Known::Durable {
@@ -314,6 +323,14 @@ impl Bench {
                 self.snapshot();
                 drop(store);
             }
+            Known::Killed => {
+                drop(store);
+                self.empty();
+                let mut worker = common::start("filler", self.dir.path(), &[]);
+                worker.expect("filled");
+                worker.kill();
+                self.snapshot();
+            }
         }
         let last = self.records.last_mut().expect("it has records");
         let (_, bytes, _) = self
@@ -327,6 +344,27 @@ impl Bench {
             .expect("the segment has room left");
         // Records end on a multiple of eight.
         last.end = (zeros as u64).next_multiple_of(8);
+    }
+
+    fn empty(&self) {
+        for name in common::names(self.dir.path()) {
+            let path = self.dir.path().join(name);
+            if path.is_dir() {
+                fs::remove_dir_all(path).expect("removed");
+            } else {
+                fs::remove_file(path).expect("removed");
+            }
+        }
+    }
+
+    /// The derived files that have something in them.
+    fn maps(&self) -> Vec<String> {
+        let maps = self.files.iter().filter(|file| !common::is_log(&file.0) && !file.1.is_empty());
+        maps.map(|file| file.0.clone()).collect()
+    }
+
+    fn bytes_of(&self, name: &str) -> Option<&Vec<u8>> {
+        self.files.iter().find(|file| file.0 == name).map(|file| &file.1)
     }
 
     fn snapshot(&mut self) {
@@ -350,7 +388,7 @@ impl Bench {
         };
         if maps == Maps::Kept && !self.files.iter().all(|(name, _, inode)| same(name, *inode)) {
             self.remade += 1;
-            self.make(Known::Durable);
+            self.make();
             return;
         }
         for name in common::names(&dir) {
@@ -842,55 +880,55 @@ fn every_cut_of_an_unflushed_segment_after_deleting_the_maps() {
 /// for, drawn by the seed; of the bytes that are zero a sample.
 #[test]
 fn flipped_bits_of_the_maps_give_no_wrong_value() {
-    let mut dice = Dice::new(common::seed("map flips"));
-    let mut bench = Bench::new(Known::Durable);
-    let names: Vec<String> = bench
-        .files
-        .iter()
-        .map(|file| file.0.clone())
-        .filter(|name| !common::is_log(name))
-        .filter(|name| {
-            bench
-                .files
-                .iter()
-                .any(|file| file.0 == *name && !file.1.is_empty())
-        })
-        .collect();
-    // More time, more bits: the used ones are all tried first.
+    flip_bits_of_the_maps(Known::Durable);
+}
+
+#[test]
+fn flipped_bits_of_maps_a_killed_process_left_give_no_wrong_value() {
+    flip_bits_of_the_maps(Known::Killed);
+}
+
+/// How long to go on with bits of one derived file; more time, more bits.
+fn time_for(files: usize) -> Duration {
     let seconds = std::env::var("LARDER_TEST_SECONDS").map_or(20, |text| {
         text.parse().expect("LARDER_TEST_SECONDS is a number")
     });
-    let per_file = Duration::from_secs(seconds) / names.len() as u32;
+    Duration::from_secs(seconds) / files as u32
+}
+
+/// All bits of bytes in use, and of the others a sample: three to one, for as long as both last.
+/// Also says how many are in use.
+fn bits_of_map(bytes: &[u8], dice: &mut Dice) -> (Vec<u64>, usize) {
+    let mut bits = Vec::new();
+    for (at, byte) in bytes.iter().enumerate() {
+        if *byte != 0 {
+            bits.extend((0..8).map(|bit| at as u64 * 8 + bit));
+        }
+    }
+    let used = bits.len();
+    dice.shuffle(&mut bits);
+    let mut others: Vec<u64> = (0..2_000).map(|_| dice.below(bytes.len() as u64 * 8)).collect();
+    let mut order = Vec::new();
+    for (at, bit) in bits.into_iter().enumerate() {
+        order.push(bit);
+        if at % 3 == 2 {
+            order.extend(others.pop());
+        }
+    }
+    order.extend(others);
+    (order, used)
+}
+
+fn flip_bits_of_the_maps(known: Known) {
+    let mut dice = Dice::new(common::seed("map flips"));
+    let mut bench = Bench::new(known);
+    let names = bench.maps();
+    let per_file = time_for(names.len());
     let mut bad = 0;
     for name in names {
-        let find = |bench: &Bench| {
-            bench
-                .files
-                .iter()
-                .find(|file| file.0 == name)
-                .map(|file| file.1.clone())
-        };
+        let find = |bench: &Bench| bench.bytes_of(&name).cloned();
         let bytes = find(&bench).expect("it is there");
-        let mut bits = Vec::new();
-        for (at, byte) in bytes.iter().enumerate() {
-            if *byte != 0 {
-                bits.extend((0..8).map(|bit| at as u64 * 8 + bit));
-            }
-        }
-        let used = bits.len();
-        dice.shuffle(&mut bits);
-        let mut zeros: Vec<u64> = (0..2_000)
-            .map(|_| dice.below(bytes.len() as u64 * 8))
-            .collect();
-        // Three of the used to one of the others, until time is up.
-        let mut order = Vec::new();
-        for (at, bit) in bits.into_iter().enumerate() {
-            order.push(bit);
-            if at % 3 == 2 {
-                order.extend(zeros.pop());
-            }
-        }
-        order.extend(zeros);
+        let (order, used) = bits_of_map(&bytes, &mut dice);
         let begin = Instant::now();
         let mut tally = Tally::default();
         let mut tried = 0;
@@ -911,11 +949,139 @@ fn flipped_bits_of_the_maps_give_no_wrong_value() {
             tried += 1;
         }
         tally.print(&format!(
-            "{name}: {tried} of {used} used bits and 2000 others flipped"
+            "{known:?}, {name}: {tried} of {used} used bits and 2000 others flipped"
         ));
         bad += tally.bad.len();
     }
     assert_eq!(bad, 0, "see above");
+}
+
+/// The maps are shared and anybody may damage them at any time: an open handle gives no wrong
+/// value either, whatever it meets.
+#[test]
+fn flipped_bits_under_an_open_handle_give_no_wrong_value() {
+    let mut dice = Dice::new(common::seed("live flips"));
+    let mut bench = Bench::new(Known::Durable);
+    bench.restore(Maps::Kept);
+    let names = bench.maps();
+    let per_file = time_for(names.len());
+    let newest = bench.history.newest();
+    let mut bad = BTreeMap::new();
+    for name in names {
+        let store = open(bench.dir.path()).expect("opens");
+        let store = store.with_timeout(Some(Duration::from_millis(100)));
+        for key in bench.history.keys() {
+            store.get(&key).expect("get"); // all is mapped now
+        }
+        let bytes = fs::read(bench.path(&name)).expect("reads");
+        let (order, used) = bits_of_map(&bytes, &mut dice);
+        let (begin, mut counts, mut tried) = (Instant::now(), [0_u64; 3], 0_u64);
+        let mut longest = Duration::ZERO;
+        for bit in order {
+            if begin.elapsed() > per_file {
+                break;
+            }
+            let at = Instant::now();
+            common::flip(&bench.path(&name), bit);
+            let mut note = |what: String| {
+                let entry = bad.entry(format!("{name}: {what}")).or_insert((0, bit));
+                entry.0 += 1;
+            };
+            for key in bench.history.keys() {
+                let text = String::from_utf8_lossy(&key).into_owned();
+                match store.get(&key) {
+                    Ok(Some(found)) if newest.get(&key).is_some_and(|v| *v == found[..]) => {
+                        counts[0] += 1;
+                    }
+                    Ok(Some(found)) if bench.history.ever_held(&key, &found) => {
+                        note(format!("an older value of `{text}`"));
+                    }
+                    Ok(Some(_)) => note(format!("a foreign value of `{text}`")),
+                    Ok(None) if newest.contains_key(&key) => counts[1] += 1,
+                    Ok(None) => counts[0] += 1,
+                    Err(_) => counts[2] += 1,
+                }
+            }
+            for (key, value) in store.iter().into_iter().flatten().take(1_000).flatten() {
+                if !bench.history.ever_held(&key, &value) {
+                    note("iteration shows a foreign value".into());
+                }
+            }
+            let _ = store.len();
+            let _ = store.keys().map(|keys| keys.rev().take(1_000).count());
+            common::flip(&bench.path(&name), bit);
+            tried += 1;
+            longest = longest.max(at.elapsed());
+        }
+        let [right, missing, errors] = counts;
+        println!(
+            "live, {name}: {tried} bits, {used} of them used: {right} reads right, {missing} missing, {errors} errors; longest {longest:?}"
+        );
+        assert!(longest < TIME_MAX, "{name}: {longest:?}");
+        for (key, value) in &newest {
+            let found = store.get(key).expect("get").expect("all is as it was");
+            assert!(found[..] == value[..], "{}", String::from_utf8_lossy(key));
+        }
+        drop(store);
+        bench.make();
+    }
+    assert!(bad.is_empty(), "(how often, first bit): {bad:#?}");
+}
+
+/// Not a bit but all of it: derived files full of zeros, ones, noise, or cut short.
+#[test]
+fn derived_files_full_of_garbage_give_no_wrong_value() {
+    let mut dice = Dice::new(common::seed("garbage"));
+    let mut tally = Tally::default();
+    for known in [Known::Durable, Known::Killed] {
+        let mut bench = Bench::new(known);
+        for name in bench.maps() {
+            for round in 0..60 {
+                bench.restore(Maps::Kept);
+                let Some(mut bytes) = bench.bytes_of(&name).cloned() else { continue };
+                let len = bytes.len() as u64;
+                let what = match round {
+                    0 => {
+                        bytes.fill(0);
+                        "zeros".to_owned()
+                    }
+                    1 => {
+                        bytes.fill(0xff);
+                        "ones".to_owned()
+                    }
+                    2..5 => {
+                        bytes = dice.bytes(bytes.len());
+                        "noise".to_owned()
+                    }
+                    5..15 => {
+                        let cut = [0, 1, 63, 64, 4_095, 4_096, len / 2, len - 1, 8, len - 64];
+                        bytes.truncate(cut[round - 5] as usize);
+                        format!("cut to {}", bytes.len())
+                    }
+                    _ => {
+                        // Noise in a few lines of the file, where something is if it can be.
+                        let used: Vec<usize> =
+                            (0..bytes.len() / 64).filter(|n| bytes[n * 64..][..64] != [0; 64]).collect();
+                        for _ in 0..dice.below(4) + 1 {
+                            let line = match used.len() {
+                                0 => dice.below(len / 64) as usize,
+                                n => used[dice.below(n as u64) as usize],
+                            };
+                            let noise = dice.bytes(64);
+                            bytes[line * 64..][..64].copy_from_slice(&noise);
+                        }
+                        "noise in some lines".to_owned()
+                    }
+                };
+                // In place: the same file still.
+                let file = fs::OpenOptions::new().write(true).open(bench.path(&name)).expect("opens");
+                file.set_len(bytes.len() as u64).expect("the length is set");
+                std::os::unix::fs::FileExt::write_all_at(&file, &bytes, 0).expect("written");
+                tally.run(&bench, &|| format!("{known:?}, {name}: {what}"), &Allowed::Anything);
+            }
+        }
+    }
+    tally.finish("derived files of garbage");
 }
 
 #[test]

@@ -89,7 +89,6 @@ impl Stream {
     pub(crate) fn write(&mut self, bytes: &[u8]) -> Result<()> {
         let end = self.len + bytes.len() as u64;
         if end > self.reserved {
-            let more = (end - self.reserved).next_multiple_of(RESERVE_STEP);
             let max_bytes = self.store.files.header.setting(setting::SIZE_LIMIT);
             if end > max_bytes {
                 return Err(Error::TooLarge {
@@ -98,23 +97,42 @@ impl Stream {
                     max_bytes,
                 });
             }
-            // What small values leave unused of their last step is no reason to refuse them.
-            let need = (end - self.reserved).next_multiple_of(4096);
-            if self.store.budget(need).is_err() {
-                self.store.make_way()?;
-                self.store.budget(need)?;
-            }
-            self.reserved += more;
-            self.store
-                .files
-                .header
-                .put(self.store.stream_at(self.seat) + 16, self.reserved);
+            self.reserve(end)?;
         }
         self.store
             .dir
             .write_at(self.name, &self.file, self.len, bytes)?;
         self.crc.update(bytes);
         self.len = end;
+        Ok(())
+    }
+
+    /// Reserves the bytes up to `end`: a large step if there is room, else what is needed.
+    fn reserve(&mut self, end: u64) -> Result<()> {
+        let need = (end - self.reserved).next_multiple_of(4096);
+        let step = (end - self.reserved).next_multiple_of(RESERVE_STEP);
+        if self.try_reserve(step).is_ok() || self.try_reserve(need).is_ok() {
+            return Ok(());
+        }
+        self.store.make_way()?;
+        self.try_reserve(need)
+    }
+
+    /// Reserves first and looks then, so that two who reserve at once do not both fit.
+    fn try_reserve(&mut self, more: u64) -> Result<()> {
+        let word = self.store.stream_at(self.seat) + 16;
+        self.store.files.header.put(word, self.reserved + more);
+        if let Err(error) = self.store.budget(0) {
+            self.store.files.header.put(word, self.reserved);
+            return Err(match error {
+                Error::Full { limit_bytes, .. } => Error::Full {
+                    limit_bytes,
+                    needed_bytes: more,
+                },
+                other => other,
+            });
+        }
+        self.reserved += more;
         Ok(())
     }
 

@@ -60,6 +60,10 @@ impl Store {
         let Some(segment) = self.segments.get(&self.files, &self.dir, tail.slot)? else {
             return Ok(());
         };
+        if segment.cut_from.is_some() {
+            // Its footer is not where it should be, and nothing is appended to it any more.
+            return Ok(());
+        }
         let front = header.number(layout::FRONT_AT).min(segment.head.size);
         let back = header.number(layout::BACK_AT).min(segment.head.size);
         let index = header.number(layout::TAIL_COUNT_AT);
