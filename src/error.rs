@@ -33,13 +33,11 @@ pub enum Error {
         needed_bytes: u64,
     },
     /// The filesystem has no room left; nothing was changed.
-    #[error(
-        "no space left for {path}: {needed_bytes} bytes were refused by the filesystem (nothing was changed)"
-    )]
+    #[error("no space left on the filesystem of {path}{} (nothing was changed)", asked(.needed_bytes))]
     NoSpace {
         /// The file that should have grown.
         path: PathBuf,
-        /// How many bytes were asked for.
+        /// How many bytes were asked for; 0 when the system did not say.
         needed_bytes: u64,
     },
     /// This can never fit, whatever else is removed.
@@ -211,6 +209,14 @@ impl Error {
             name: name.to_string(),
             what: what.into(),
         }
+    }
+}
+
+fn asked(bytes: &u64) -> String {
+    if *bytes == 0 {
+        String::new()
+    } else {
+        format!(": {bytes} bytes were refused")
     }
 }
 

@@ -359,12 +359,18 @@ impl Bench {
 
     /// The derived files that have something in them.
     fn maps(&self) -> Vec<String> {
-        let maps = self.files.iter().filter(|file| !common::is_log(&file.0) && !file.1.is_empty());
+        let maps = self
+            .files
+            .iter()
+            .filter(|file| !common::is_log(&file.0) && !file.1.is_empty());
         maps.map(|file| file.0.clone()).collect()
     }
 
     fn bytes_of(&self, name: &str) -> Option<&Vec<u8>> {
-        self.files.iter().find(|file| file.0 == name).map(|file| &file.1)
+        self.files
+            .iter()
+            .find(|file| file.0 == name)
+            .map(|file| &file.1)
     }
 
     fn snapshot(&mut self) {
@@ -743,7 +749,7 @@ fn allowed_for_byte(bench: &Bench, byte: u64, known: Known) -> Allowed {
             let keys = bench.history.cost_of(change);
             match known {
                 // Of a durable batch, too, the damaged record alone.
-                Known::Durable => {
+                Known::Durable | Known::Killed => {
                     let own = &bench.history.0[change].key;
                     Allowed::Only(keys.into_iter().filter(|key| key == own).collect())
                 }
@@ -766,13 +772,17 @@ fn allowed_for_byte(bench: &Bench, byte: u64, known: Known) -> Allowed {
 }
 
 fn flip_every_bit_of_the_segment(known: Known, maps: Maps) {
-    let seed = common::seed("flips");
-    let mut dice = Dice::new(seed);
-    let mut bench = Bench::new(known);
+    let mut dice = Dice::new(common::seed("flips"));
+    let bench = Bench::new(known);
     let bits = bits_of_segment(&bench, &mut dice);
+    flip_bits_of_the_segment(bench, maps, &bits);
+}
+
+fn flip_bits_of_the_segment(mut bench: Bench, maps: Maps, bits: &[u64]) {
+    let known = bench.known;
     let mut tally = Tally::default();
     let begin = Instant::now();
-    for bit in &bits {
+    for bit in bits {
         bench.restore(maps);
         let name = bench.segment().0.to_owned();
         common::flip(&bench.path(&name), *bit);
@@ -796,7 +806,7 @@ fn flip_every_bit_of_the_segment(known: Known, maps: Maps) {
         begin.elapsed(),
         bench.remade
     );
-    tally.finish(&format!("every flipped bit of a {known:?} segment, {maps}"));
+    tally.finish(&format!("flipped bits of a {known:?} segment, {maps}"));
 }
 
 #[test]
@@ -812,6 +822,16 @@ fn every_flipped_bit_of_a_durable_segment_after_deleting_the_maps() {
 #[test]
 fn every_flipped_bit_of_an_unflushed_segment_after_deleting_the_maps() {
     flip_every_bit_of_the_segment(Known::Written, Maps::Deleted);
+}
+
+/// A bit of every byte: what is left of a killed process is trusted by other rules.
+#[test]
+fn flipped_bits_of_a_segment_a_killed_process_left() {
+    let mut dice = Dice::new(common::seed("flips"));
+    let bench = Bench::new(Known::Killed);
+    let mut bits = bits_of_segment(&bench, &mut dice);
+    bits.retain(|_| dice.one_in(8));
+    flip_bits_of_the_segment(bench, Maps::Kept, &bits);
 }
 
 fn cut_the_segment_everywhere(known: Known, maps: Maps) {
@@ -890,7 +910,7 @@ fn flipped_bits_of_maps_a_killed_process_left_give_no_wrong_value() {
 
 /// How long to go on with bits of one derived file; more time, more bits.
 fn time_for(files: usize) -> Duration {
-    let seconds = std::env::var("LARDER_TEST_SECONDS").map_or(20, |text| {
+    let seconds = std::env::var("LARDER_TEST_SECONDS").map_or(10, |text| {
         text.parse().expect("LARDER_TEST_SECONDS is a number")
     });
     Duration::from_secs(seconds) / files as u32
@@ -907,7 +927,9 @@ fn bits_of_map(bytes: &[u8], dice: &mut Dice) -> (Vec<u64>, usize) {
     }
     let used = bits.len();
     dice.shuffle(&mut bits);
-    let mut others: Vec<u64> = (0..2_000).map(|_| dice.below(bytes.len() as u64 * 8)).collect();
+    let mut others: Vec<u64> = (0..2_000)
+        .map(|_| dice.below(bytes.len() as u64 * 8))
+        .collect();
     let mut order = Vec::new();
     for (at, bit) in bits.into_iter().enumerate() {
         order.push(bit);
@@ -1038,7 +1060,9 @@ fn derived_files_full_of_garbage_give_no_wrong_value() {
         for name in bench.maps() {
             for round in 0..60 {
                 bench.restore(Maps::Kept);
-                let Some(mut bytes) = bench.bytes_of(&name).cloned() else { continue };
+                let Some(mut bytes) = bench.bytes_of(&name).cloned() else {
+                    continue;
+                };
                 let len = bytes.len() as u64;
                 let what = match round {
                     0 => {
@@ -1060,8 +1084,9 @@ fn derived_files_full_of_garbage_give_no_wrong_value() {
                     }
                     _ => {
                         // Noise in a few lines of the file, where something is if it can be.
-                        let used: Vec<usize> =
-                            (0..bytes.len() / 64).filter(|n| bytes[n * 64..][..64] != [0; 64]).collect();
+                        let used: Vec<usize> = (0..bytes.len() / 64)
+                            .filter(|n| bytes[n * 64..][..64] != [0; 64])
+                            .collect();
                         for _ in 0..dice.below(4) + 1 {
                             let line = match used.len() {
                                 0 => dice.below(len / 64) as usize,
@@ -1074,10 +1099,17 @@ fn derived_files_full_of_garbage_give_no_wrong_value() {
                     }
                 };
                 // In place: the same file still.
-                let file = fs::OpenOptions::new().write(true).open(bench.path(&name)).expect("opens");
+                let file = fs::OpenOptions::new()
+                    .write(true)
+                    .open(bench.path(&name))
+                    .expect("opens");
                 file.set_len(bytes.len() as u64).expect("the length is set");
                 std::os::unix::fs::FileExt::write_all_at(&file, &bytes, 0).expect("written");
-                tally.run(&bench, &|| format!("{known:?}, {name}: {what}"), &Allowed::Anything);
+                tally.run(
+                    &bench,
+                    &|| format!("{known:?}, {name}: {what}"),
+                    &Allowed::Anything,
+                );
             }
         }
     }

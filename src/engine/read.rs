@@ -51,6 +51,10 @@ impl Hit<'_> {
 }
 
 /// What a look-up for a writer finds.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "lives for one call, on its stack"
+)]
 pub(crate) enum Found<'a> {
     /// The newest version, whole.
     Entry(Hit<'a>),

@@ -534,7 +534,7 @@ impl Store {
         let slot = segment.slot;
         let mut journal = Journal::new(header);
         if let Some(tail) = Place::from_bits(header.get(layout::TAIL_AT)) {
-            let front = header.number(layout::FRONT_AT) / 4096 & layout::FRONT_MASK;
+            let front = (header.number(layout::FRONT_AT) / 4096) & layout::FRONT_MASK;
             let word = self.files.load(&self.dir, row_at(tail.slot, row::STATE))?;
             let sealed = if word >> 56 == state::BAD {
                 state::BAD

@@ -36,7 +36,7 @@ impl Place {
 
     pub(crate) fn to_bits(self) -> u64 {
         debug_assert!(self.at.is_multiple_of(8) && self.at / 8 < 1 << 26);
-        u64::from(self.slot) << 26 | self.at / 8
+        u64::from(self.slot) << 26 | (self.at / 8)
     }
 
     /// `None` for 0: no place.

@@ -438,9 +438,7 @@ impl<'a> Keymap<'a> {
 
 /// Buckets a keymap for `entries` starts with, and their bytes.
 pub(crate) fn buckets_for(entries: u64) -> (Split, u64) {
-    let buckets = (entries * 10 / (WORDS * 6))
-        .max(1 << bucket::BASE_BITS)
-        .min(BUCKETS_MAX);
+    let buckets = (entries * 10 / (WORDS * 6)).clamp(1 << bucket::BASE_BITS, BUCKETS_MAX);
     (
         Split::with_buckets(buckets),
         (buckets * BUCKET_LEN).next_multiple_of(GROW_MIN),

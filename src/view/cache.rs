@@ -940,7 +940,7 @@ impl Cache {
     /// The records of one segment in readable form.
     ///
     /// # Errors
-    /// See [`Cache`]; [`Error::NotAStore`] when there is no such segment.
+    /// See [`Cache`]; [`Error::Io`] when there is no such segment.
     pub fn log(&self, segment: u64) -> Result<LogIter> {
         LogIter::new(self.store()?, segment)
     }

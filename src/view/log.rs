@@ -7,6 +7,7 @@ use serde::Serialize;
 use crate::engine::store::Store;
 use crate::engine::walk::{Next, Walk};
 use crate::error::{Error, Result};
+use crate::format::name::Name;
 use crate::format::record::Kind;
 use crate::part::segment::{Read, Segment};
 use crate::part::segments;
@@ -90,9 +91,12 @@ impl LogIter {
                 });
             }
         }
-        Err(Error::NotAStore {
-            path: store.dir.path().into(),
-            what: format!("it has no segment {id}"),
+        let path = store.dir.path_of(Name::Segment(id));
+        let source = std::io::Error::from(std::io::ErrorKind::NotFound);
+        Err(Error::Io {
+            path,
+            doing: "opening the segment",
+            source,
         })
     }
 
