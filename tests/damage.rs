@@ -514,7 +514,17 @@ fn examine(dir: &Path, history: &History) -> Result<Findings, Error> {
     }
     let sound = store.check().is_ok_and(|report| report.is_sound());
     // And it goes on, or says why not.
-    match store.set("fresh", "after the damage") {
+    let mut written = store.set("fresh", "after the damage");
+    let store = if written.is_err() {
+        // At the latest once it was opened again.
+        drop(store);
+        let store = open(dir)?;
+        written = store.set("fresh", "after the damage");
+        store
+    } else {
+        store
+    };
+    match written {
         Ok(()) => match store.get("fresh") {
             Ok(Some(value)) => assert!(value[..] == *b"after the damage", "fresh"),
             Ok(None) => panic!("what was just written is missing"),

@@ -8,14 +8,15 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::{Ordering, fence};
 
+use crate::engine::change::Change;
+use crate::engine::ledger::{Ledger, Replaced, volume_of};
 use crate::engine::read::Found;
+use crate::engine::room::Room;
 use crate::engine::store::{MAIN_SPACE, Proof, Store, stat};
-use crate::engine::write::{Ledger, Replaced, Room};
 use crate::error::{Error, Result};
 use crate::format::bucket::{self, Place, is_whole};
 use crate::format::header::{self as layout, Address, Shared, row};
-use crate::format::name::Name;
-use crate::format::record::{Apart, Draft, Head, Kind, Record, Standing, flag};
+use crate::format::record::{Apart, Draft, Head, Kind, Record, Standing};
 use crate::format::segment::Summary;
 use crate::limits::BATCH_BYTES_MAX;
 use crate::part::keymap::Keymap;
@@ -25,70 +26,6 @@ use crate::part::shared::setting;
 
 /// How many items before its turn a bucket is fetched into the cache.
 const PREFETCH_AHEAD: usize = 8;
-
-/// One key's change in a batch.
-#[derive(Clone, Debug)]
-pub(crate) struct Change {
-    pub(crate) space: u32,
-    pub(crate) key: Vec<u8>,
-    pub(crate) hash: u64,
-    /// `None`: the key is removed.
-    pub(crate) set: Option<Payload>,
-    /// It was removed on the way: its entry is a new one, at the end of the order.
-    pub(crate) fresh: bool,
-    /// Another change took its place.
-    pub(crate) is_void: bool,
-}
-
-/// What a key is set to.
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Payload {
-    pub(crate) value_kind: u8,
-    /// As stored: compressed, or empty for a value in a file of its own.
-    pub(crate) value: Vec<u8>,
-    pub(crate) expires_ms: Option<u64>,
-    pub(crate) zstd: Option<(u32, u32)>,
-    pub(crate) apart: Option<Apart>,
-    pub(crate) is_item: bool,
-    pub(crate) tag_seq: u64,
-    pub(crate) tags: Vec<u32>,
-    pub(crate) stored_s: u32,
-}
-
-impl Change {
-    pub(crate) fn draft(&self) -> Draft<'_> {
-        let blank = Draft {
-            kind: Kind::Delete,
-            value_kind: 0,
-            space: self.space,
-            key: &self.key,
-            value: &[],
-            expires_ms: None,
-            zstd: None,
-            apart: None,
-            is_item: false,
-            tag_seq: 0,
-            tags: &[],
-            stored_s: 0,
-        };
-        match &self.set {
-            None => blank,
-            Some(payload) => Draft {
-                kind: Kind::Set,
-                value_kind: payload.value_kind,
-                value: &payload.value,
-                expires_ms: payload.expires_ms,
-                zstd: payload.zstd,
-                apart: payload.apart,
-                is_item: payload.is_item,
-                tag_seq: payload.tag_seq,
-                tags: &payload.tags,
-                stored_s: payload.stored_s,
-                ..blank
-            },
-        }
-    }
-}
 
 /// One record of a decided batch, as rolling forward needs it.
 #[derive(Debug)]
@@ -294,7 +231,7 @@ impl Store {
                     at,
                 },
                 len: draft.len(true) as u64,
-                volume: crate::engine::write::volume_of(&draft),
+                volume: volume_of(&draft),
                 order,
                 seq,
                 apart: draft.apart,
@@ -307,7 +244,7 @@ impl Store {
     }
 
     /// From here on the records at `first` happen, whoever completes them.
-    fn decide(&self, first: Place, end: u64, len: u64, last_seq: u64, count: u64) {
+    pub(super) fn decide(&self, first: Place, end: u64, len: u64, last_seq: u64, count: u64) {
         let header = &self.files.header;
         header.put(layout::PENDING_END_AT, end);
         header.put(layout::PENDING_DONE_AT, 0);
@@ -342,7 +279,7 @@ impl Store {
         self.end_pending()
     }
 
-    fn end_pending(&self) -> Result<()> {
+    pub(super) fn end_pending(&self) -> Result<()> {
         let mut ledger = Ledger::new(&self.files);
         ledger.journal.header(layout::PENDING_AT, 0);
         ledger.journal.commit(&self.files, &self.dir)
@@ -472,124 +409,6 @@ impl Store {
         Ok(found)
     }
 
-    /// Removes the listed versions, by one record. Returns how many entries went.
-    pub(crate) fn kill(&self, proof: &mut Proof, victims: &[(u64, u64)]) -> Result<u64> {
-        if victims.is_empty() {
-            return Ok(0);
-        }
-        self.make_graves(proof, victims.len().min(layout::GRAVES as usize) as u64)?;
-        let value: Vec<u8> = victims
-            .iter()
-            .flat_map(|(hash, seq)| [hash.to_le_bytes(), seq.to_le_bytes()])
-            .flatten()
-            .collect();
-        let draft = Draft {
-            kind: Kind::Kill,
-            value: &value,
-            ..self.blank_draft()
-        };
-        let len = draft.len(false) as u64;
-        let room = self.room(proof, len, 1, true)?;
-        let seq = self.committed() + 1;
-        proof.dirty = true;
-        proof.scratch.clear();
-        draft.encode(
-            room.segment.seed,
-            room.at,
-            Standing {
-                seq,
-                order: seq,
-                batch: None,
-            },
-            &mut proof.scratch,
-        );
-        room.segment.write(room.at, &proof.scratch);
-        room.segment.write_summary(
-            room.index,
-            &Summary {
-                seq,
-                kind: draft.kind.into(),
-                hash: 0,
-                at: room.at,
-            },
-        );
-        let place = Place {
-            slot: room.segment.slot,
-            at: room.at,
-        };
-        // No count is foretold: entries go one by one.
-        self.decide(place, room.at + len, victims.len() as u64, u64::MAX, 0);
-        proof.dirty = false;
-        self.count(stat::BYTES_LOGGED, len);
-        self.roll_kill(victims, &room, place, len, seq, 0)
-    }
-
-    fn roll_kill(
-        &self,
-        victims: &[(u64, u64)],
-        room: &Room,
-        place: Place,
-        len: u64,
-        seq: u64,
-        done: u64,
-    ) -> Result<u64> {
-        if done == 0 {
-            let mut ledger = Ledger::new(&self.files);
-            ledger.journal.header(layout::PENDING_DONE_AT, 1);
-            ledger.tail(room, place, len, 1, place, seq);
-            ledger.journal.commit(&self.files, &self.dir)?;
-        }
-        let mut removed = 0;
-        for (n, &(hash, victim)) in victims
-            .iter()
-            .enumerate()
-            .skip(done.saturating_sub(1) as usize)
-        {
-            let mut ledger = Ledger::new(&self.files);
-            if let Some((address, old, space)) = self.version(hash, victim)? {
-                ledger.rows(None, Some(old))?;
-                ledger.space(space, -1, -(old.volume as i64));
-                ledger.grave(Some(old), seq);
-                let used = self.files.header.number(layout::KEYMAP_USED_AT);
-                ledger
-                    .journal
-                    .header(layout::KEYMAP_USED_AT, used.saturating_sub(1));
-                ledger.journal.put(address, 0);
-                removed += 1;
-            }
-            ledger.journal.header(layout::PENDING_DONE_AT, n as u64 + 2);
-            ledger.journal.commit(&self.files, &self.dir)?;
-        }
-        self.end_pending()?;
-        Ok(removed)
-    }
-
-    /// The word that leads to version `seq` of a key with `hash`, and what that version is.
-    fn version(&self, hash: u64, seq: u64) -> Result<Option<(Address, Replaced, u32)>> {
-        let keymap = Keymap::of(&self.files);
-        let mut words = Vec::new();
-        keymap.words(keymap.split().bucket(hash), |address, word| {
-            if is_whole(word) && bucket::may_be(word, hash) {
-                words.push((address, word));
-            }
-        })?;
-        for (address, word) in words {
-            let Some(place) = bucket::place(word) else {
-                continue;
-            };
-            let Some(segment) = self.segments.get(&self.files, &self.dir, place.slot)? else {
-                continue;
-            };
-            let Some(head) = segment.read_head(&self.dir, place.at)? else {
-                continue;
-            };
-            if head.seq == seq && head.kind == Kind::Set {
-                return Ok(Some((address, replaced(&head, place), head.options.space)));
-            }
-        }
-        Ok(None)
-    }
-
     /// Completes a batch or kill list whose maker died. Under the writer lock.
     pub(crate) fn recover_pending(&self) -> Result<()> {
         let header = &self.files.header;
@@ -670,7 +489,7 @@ impl Store {
             if let Some(segment) = self.segments.get(&self.files, &self.dir, previous.slot)?
                 && let Some(head) = segment.read_head(&self.dir, previous.at)?
             {
-                old = Some(replaced(&head, previous).less(new_apart));
+                old = Some(Replaced::of_head(&head, previous).less(new_apart));
             }
             word = self.word_to(hash, if unpointed { previous } else { place })?;
         }
@@ -687,18 +506,6 @@ impl Store {
             old,
             word,
         })
-    }
-}
-
-fn replaced(head: &Head, place: Place) -> Replaced {
-    Replaced {
-        place,
-        len: head.len() as u64,
-        volume: head.volume(),
-        seq: head.seq,
-        order: head.order,
-        apart: head.options.apart,
-        is_item: head.flags & flag::ITEM != 0,
     }
 }
 
@@ -758,12 +565,5 @@ impl Ledger<'_> {
             self.journal.put(at, dead);
         }
         Ok(())
-    }
-}
-
-impl Store {
-    /// The file of a value that is being streamed or was.
-    pub(crate) fn value_file(id: u64) -> Name {
-        Name::Value(id)
     }
 }

@@ -7,8 +7,8 @@ use std::fs::File;
 use std::io::Read;
 use std::sync::Arc;
 
+use crate::engine::ledger::Ledger;
 use crate::engine::store::{Proof, Store};
-use crate::engine::write::Ledger;
 use crate::error::{Error, Result};
 use crate::format::header as layout;
 use crate::format::name::Name;
@@ -194,6 +194,11 @@ impl Store {
             );
             ledger.journal.header(stream, 0);
         }
+    }
+
+    /// The file of a value that is being streamed or was.
+    pub(crate) fn value_file(id: u64) -> Name {
+        Name::Value(id)
     }
 
     /// Bytes reserved for values being streamed in.

@@ -48,7 +48,7 @@ pub(crate) struct Store {
     pub(crate) sync_turn: std::sync::Mutex<()>,
     /// slot << 48 | bytes of the active segment whose pages this process has made present.
     pub(crate) populated: AtomicU64,
-    pub(crate) tags: crate::engine::write::TagNames,
+    pub(crate) tags: crate::engine::tags::TagNames,
     moved_checked_ms: AtomicU64,
 }
 
@@ -98,7 +98,7 @@ impl Store {
             me: opened.me,
             sync_turn: std::sync::Mutex::new(()),
             populated: AtomicU64::new(0),
-            tags: crate::engine::write::TagNames::default(),
+            tags: crate::engine::tags::TagNames::default(),
             moved_checked_ms: AtomicU64::new(0),
             dir: opened.dir,
         }

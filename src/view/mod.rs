@@ -2,6 +2,8 @@
 
 pub(crate) mod builder;
 pub(crate) mod cache;
+pub(crate) mod cache_store;
+pub(crate) mod cache_write;
 pub(crate) mod codec;
 pub(crate) mod handle;
 pub(crate) mod hold;

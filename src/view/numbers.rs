@@ -1,6 +1,6 @@
 //! Counting: numbers as a kind of value.
 
-use crate::engine::batch::Payload;
+use crate::engine::change::Payload;
 use crate::engine::store::MAIN_SPACE;
 use crate::error::{Error, Result};
 use crate::view::prepare;

@@ -6,7 +6,7 @@ use std::io::Read;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use crate::engine::batch::Payload;
+use crate::engine::change::Payload;
 use crate::engine::large::{CHUNK, Stream};
 use crate::engine::store::Store;
 use crate::error::{Error, Result};

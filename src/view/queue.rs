@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use crate::engine::batch::Payload;
+use crate::engine::change::Payload;
 use crate::engine::store::{INNER_SPACE, MAIN_SPACE, Store};
 use crate::error::{Error, Result};
 use crate::view::options::{SetOptions, Side};

@@ -10,10 +10,10 @@ use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::engine::batch::{Change, Payload};
+use crate::engine::change::{Change, Payload};
 use crate::engine::large::Stream;
 use crate::engine::store::{Held, INNER_SPACE, MAIN_SPACE, Store};
-use crate::engine::write::{tag_id_key, tag_key};
+use crate::engine::tags::{tag_id_key, tag_key};
 use crate::error::{Error, Result};
 use crate::format::header as layout;
 use crate::format::record::{Head, flag};

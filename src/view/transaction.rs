@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use crate::engine::batch::Payload;
+use crate::engine::change::Payload;
 use crate::engine::store::{MAIN_SPACE, Store};
 use crate::error::{Error, Result};
 use crate::view::iter::Keys;

@@ -1,0 +1,102 @@
+//! Tag names and their ids: entries of the inner space, remembered by each handle.
+//!
+//! Never removes one: ids stay what they are.
+
+use std::collections::HashMap;
+use std::sync::RwLock;
+
+use crate::engine::store::{INNER_SPACE, Store};
+use crate::error::{Error, Result};
+
+/// Tag names and their ids, as far as this handle has met them; they never change.
+#[derive(Debug, Default)]
+pub(crate) struct TagNames {
+    ids: RwLock<HashMap<Vec<u8>, u32>>,
+    names: RwLock<HashMap<u32, Vec<u8>>>,
+}
+
+/// The inner key under which a tag's id is kept.
+pub(crate) fn tag_key(name: &[u8]) -> Vec<u8> {
+    [b"t/", name].concat()
+}
+
+/// The inner key under which a tag's name is kept.
+pub(crate) fn tag_id_key(id: u32) -> Vec<u8> {
+    format!("i/{id}").into_bytes()
+}
+
+impl Store {
+    /// The id of a tag; `None`: nobody has used it yet.
+    pub(crate) fn tag_id(&self, name: &[u8]) -> Result<Option<u32>> {
+        if let Some(&id) = self
+            .tags
+            .ids
+            .read()
+            .unwrap_or_else(|poison| poison.into_inner())
+            .get(name)
+        {
+            return Ok(Some(id));
+        }
+        let key = tag_key(name);
+        let mut buffer = Vec::new();
+        let Some(hit) = self.find(
+            INNER_SPACE,
+            &key,
+            self.hash.of(INNER_SPACE, &key),
+            &mut buffer,
+        )?
+        else {
+            return Ok(None);
+        };
+        let id = hit.value(&buffer).try_into().map(u32::from_le_bytes).ok();
+        if let Some(id) = id {
+            self.remember_tag(name, id);
+        }
+        Ok(id)
+    }
+
+    pub(crate) fn remember_tag(&self, name: &[u8], id: u32) {
+        self.tags
+            .ids
+            .write()
+            .unwrap_or_else(|poison| poison.into_inner())
+            .insert(name.to_vec(), id);
+        self.tags
+            .names
+            .write()
+            .unwrap_or_else(|poison| poison.into_inner())
+            .insert(id, name.to_vec());
+    }
+
+    /// The name of a tag by its id.
+    pub(crate) fn tag_name(&self, id: u32) -> Result<Vec<u8>> {
+        if let Some(name) = self
+            .tags
+            .names
+            .read()
+            .unwrap_or_else(|poison| poison.into_inner())
+            .get(&id)
+        {
+            return Ok(name.clone());
+        }
+        let key = tag_id_key(id);
+        let mut buffer = Vec::new();
+        match self.find(
+            INNER_SPACE,
+            &key,
+            self.hash.of(INNER_SPACE, &key),
+            &mut buffer,
+        )? {
+            Some(hit) => {
+                let name = hit.value(&buffer).to_vec();
+                self.remember_tag(&name, id);
+                Ok(name)
+            }
+            None => Err(Error::corrupt(
+                self.dir.path(),
+                0,
+                format!("the name of tag {id} is lost"),
+            )),
+        }
+    }
+}

@@ -1,0 +1,447 @@
+//! The verbs of `Cache` that write, each a short transaction, and `transact` itself.
+//!
+//! Never waits for anything but the lock and, where that was asked for, the disk.
+
+use std::io::Read;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use crate::engine::store::{INNER_SPACE, MAIN_SPACE, Store};
+use crate::engine::sync;
+use crate::error::{Error, Result};
+use crate::format::header::space;
+use crate::format::record::{Draft, Kind, flag};
+use crate::part::order;
+use crate::part::shared::setting;
+use crate::view::cache::Cache;
+use crate::view::iter::Keys;
+use crate::view::options::{Expiry, SetOptions, Side};
+use crate::view::prepare::{self, Prepared};
+use crate::view::queue;
+use crate::view::state::{self, State};
+use crate::view::transaction::Transaction;
+use crate::view::value::{Number, Value};
+
+/// Entries one step of `clear` removes under the lock.
+const CLEAR_STEP: usize = 128;
+
+impl Cache {
+    /// Stores a value; what was under the key goes, its place in the order stays.
+    ///
+    /// # Errors
+    /// See [`Cache`].
+    #[inline]
+    pub fn set(&self, key: impl AsRef<[u8]>, value: impl AsRef<[u8]>) -> Result<()> {
+        self.set_with(key, value, &SetOptions::default())
+    }
+
+    /// Stores a value with options.
+    ///
+    /// # Errors
+    /// See [`Cache`].
+    pub fn set_with(
+        &self,
+        key: impl AsRef<[u8]>,
+        value: impl AsRef<[u8]>,
+        options: &SetOptions,
+    ) -> Result<()> {
+        let store = self.store()?;
+        let now = store.now_ms();
+        let prepared = prepare::bytes(store, value.as_ref(), options, now)?;
+        self.set_prepared(store, key.as_ref(), prepared, options)
+    }
+
+    /// Stores a number, which [`Cache::incr`] counts.
+    ///
+    /// # Errors
+    /// See [`Cache`].
+    pub fn set_number(
+        &self,
+        key: impl AsRef<[u8]>,
+        number: impl Into<Number>,
+        options: &SetOptions,
+    ) -> Result<()> {
+        let store = self.store()?;
+        let prepared = prepare::number(store, number.into(), options, store.now_ms())?;
+        self.set_prepared(store, key.as_ref(), prepared, options)
+    }
+
+    /// Stores what a reader gives, in bounded memory and without the lock while it reads. Its length.
+    ///
+    /// # Errors
+    /// See [`Cache`]; [`Error::Io`] with what the reader said.
+    pub fn set_reader(
+        &self,
+        key: impl AsRef<[u8]>,
+        reader: impl Read,
+        options: &SetOptions,
+    ) -> Result<u64> {
+        prepare::check_key(key.as_ref())?;
+        let store = self.store()?;
+        let (prepared, len) = prepare::reader(store, reader, options, store.now_ms())?;
+        self.set_prepared(store, key.as_ref(), prepared, options)?;
+        Ok(len)
+    }
+
+    fn set_prepared(
+        &self,
+        store: &Arc<Store>,
+        key: &[u8],
+        prepared: Prepared<'_>,
+        options: &SetOptions,
+    ) -> Result<()> {
+        prepare::check_key(key)?;
+        if !options.tags.is_empty() || state::is_inside(store) {
+            return self.write(store, |state| state.set(key, prepared, options));
+        }
+        let draft = Draft {
+            kind: Kind::Set,
+            value_kind: prepared.kind,
+            space: MAIN_SPACE,
+            key,
+            value: &prepared.bytes,
+            expires_ms: prepared.expires_ms,
+            zstd: prepared.zstd,
+            apart: prepared.apart(),
+            is_item: false,
+            tag_seq: 0,
+            tags: &[],
+            stored_s: store.second(store.now_ms()),
+        };
+        let hash = store.hash.of(MAIN_SPACE, key);
+        let put = || {
+            sync::locked(store, self.patience(store), |store, proof| {
+                store.put(proof, hash, &draft, &[])
+            })
+        };
+        match put() {
+            Err(Error::Full { .. }) if store.make_way()? => put()?,
+            done => done?,
+        }
+        if let Some((stream, _)) = prepared.stream {
+            stream.keep();
+        }
+        self.finish(store)
+    }
+
+    /// Stores several values as one batch: all or none are seen, by readers and after a kill. How many.
+    ///
+    /// # Errors
+    /// See [`Cache`]; [`Error::TooLarge`] above 256 MiB or a quarter of `size_limit_bytes`.
+    pub fn set_many<K: AsRef<[u8]>, V: AsRef<[u8]>>(
+        &self,
+        items: impl IntoIterator<Item = (K, V)>,
+        options: &SetOptions,
+    ) -> Result<u64> {
+        let store = self.store()?;
+        // The caller's iterator runs, and values are compressed, before the lock is taken.
+        let items: Vec<(K, V)> = items.into_iter().collect();
+        let now = store.now_ms();
+        let mut prepared = Vec::with_capacity(items.len());
+        for (key, value) in &items {
+            prepare::check_key(key.as_ref())?;
+            prepared.push(prepare::bytes(store, value.as_ref(), options, now)?);
+        }
+        self.write(store, |state| {
+            state.reserve(items.len());
+            for ((key, _), prepared) in items.iter().zip(prepared) {
+                state.set(key.as_ref(), prepared, options)?;
+            }
+            Ok(items.len() as u64)
+        })
+    }
+
+    /// Stores a value if the key is absent or expired: of several processes, exactly one does.
+    ///
+    /// # Errors
+    /// See [`Cache`].
+    pub fn add(
+        &self,
+        key: impl AsRef<[u8]>,
+        value: impl AsRef<[u8]>,
+        options: &SetOptions,
+    ) -> Result<bool> {
+        // Without the lock first: who comes too late need not wait.
+        if self.contains(key.as_ref())? {
+            return Ok(false);
+        }
+        self.transact(|tx| tx.add(key, value, options))
+    }
+
+    /// Stores a value if the key has a live entry. Whether it did.
+    ///
+    /// # Errors
+    /// See [`Cache`].
+    pub fn replace(
+        &self,
+        key: impl AsRef<[u8]>,
+        value: impl AsRef<[u8]>,
+        options: &SetOptions,
+    ) -> Result<bool> {
+        self.transact(|tx| tx.replace(key, value, options))
+    }
+
+    /// Changes a key from `expected` to `new` (`None`: absent) if it is `expected`. Whether it was.
+    ///
+    /// # Errors
+    /// See [`Cache`].
+    pub fn compare_and_swap(
+        &self,
+        key: impl AsRef<[u8]>,
+        expected: Option<&[u8]>,
+        new: Option<&[u8]>,
+        options: &SetOptions,
+    ) -> Result<bool> {
+        self.transact(|tx| tx.compare_and_swap(key, expected, new, options))
+    }
+
+    /// Changes a live entry's expiry alone, also to never. Whether there was one.
+    ///
+    /// # Errors
+    /// See [`Cache`].
+    pub fn touch(&self, key: impl AsRef<[u8]>, expiry: Expiry) -> Result<bool> {
+        self.transact(|tx| tx.touch(key, expiry))
+    }
+
+    /// Removes a live entry. Whether there was one; an expired one stays for `expire`.
+    ///
+    /// # Errors
+    /// See [`Cache`]; a damaged entry is removed like any other.
+    pub fn delete(&self, key: impl AsRef<[u8]>) -> Result<bool> {
+        let store = self.store()?;
+        if state::is_inside(store) {
+            return self.transact(|tx| tx.delete(key));
+        }
+        let key = key.as_ref();
+        let gone = sync::locked(store, self.patience(store), |store, proof| {
+            store.delete(proof, key)
+        })?;
+        if gone {
+            self.finish(store)?;
+        }
+        Ok(gone)
+    }
+
+    /// Removes a live entry and returns its value: of several processes, one gets it.
+    ///
+    /// # Errors
+    /// See [`Cache`].
+    pub fn pop(&self, key: impl AsRef<[u8]>) -> Result<Option<Value>> {
+        self.transact(|tx| tx.pop(key))
+    }
+
+    /// Removes every entry that was there when it began, in steps. How many.
+    ///
+    /// # Errors
+    /// See [`Cache`]; [`Error::removed`] says how many went before [`Error::Busy`].
+    pub fn clear(&self) -> Result<u64> {
+        let store = self.writable()?;
+        let bound = store.committed();
+        let end = store.files.space(MAIN_SPACE, space::CELLS);
+        let mut at = store.files.space(MAIN_SPACE, space::HEAD);
+        let mut removed = 0;
+        while at < end {
+            let step = sync::locked(store, self.patience(store), |store, proof| {
+                let mut victims = Vec::new();
+                let mut buffer = Vec::new();
+                while at < end && victims.len() < CLEAR_STEP {
+                    let cell = order::cell(&store.files, &store.dir, MAIN_SPACE, at)?;
+                    at += 1;
+                    let hit = match cell.map(|cell| store.find_cell(MAIN_SPACE, cell, &mut buffer))
+                    {
+                        Some(Ok(Some(hit))) if hit.head.order <= bound => hit,
+                        _ => continue,
+                    };
+                    victims.push((store.hash.of(MAIN_SPACE, hit.key(&buffer)), hit.head.seq));
+                }
+                store.kill(proof, &victims)
+            });
+            removed += step.map_err(|error| error.after_removing(removed))?;
+        }
+        self.clear_queues(store)
+            .map_err(|error| error.after_removing(removed))?;
+        self.finish(store)?;
+        Ok(removed)
+    }
+
+    /// Queues begin anew when their items are gone.
+    fn clear_queues(&self, store: &Arc<Store>) -> Result<()> {
+        let mut queues = Vec::new();
+        for key in Keys::new(store, INNER_SPACE)? {
+            let key = key?;
+            if key.starts_with(queue::INNER_PREFIX) {
+                queues.push(key);
+            }
+        }
+        if queues.is_empty() {
+            return Ok(());
+        }
+        self.write(store, |state| {
+            queues
+                .iter()
+                .try_for_each(|key| state.remove(INNER_SPACE, key))
+        })
+    }
+
+    /// Adds to a number; absent or expired, it becomes `default + delta`. Expiry and tags are kept. The
+    /// new number.
+    ///
+    /// # Errors
+    /// [`Error::NotANumber`] on anything else, [`Error::Overflow`]; the value is unchanged. See [`Cache`].
+    pub fn incr(
+        &self,
+        key: impl AsRef<[u8]>,
+        delta: impl Into<Number>,
+        default: impl Into<Number>,
+    ) -> Result<Number> {
+        self.transact(|tx| tx.incr(key, delta, default))
+    }
+
+    /// Subtracts from a number, as [`Cache::incr`] adds.
+    ///
+    /// # Errors
+    /// As [`Cache::incr`].
+    pub fn decr(
+        &self,
+        key: impl AsRef<[u8]>,
+        delta: impl Into<Number>,
+        default: impl Into<Number>,
+    ) -> Result<Number> {
+        self.transact(|tx| tx.decr(key, delta, default))
+    }
+
+    /// Puts a value at an end of the queue `prefix` (`None`: the nameless one). The key it got.
+    ///
+    /// # Errors
+    /// See [`Cache`].
+    pub fn push(
+        &self,
+        prefix: Option<&[u8]>,
+        value: impl AsRef<[u8]>,
+        side: Side,
+        options: &SetOptions,
+    ) -> Result<Vec<u8>> {
+        self.transact(|tx| tx.push(prefix, value, side, options))
+    }
+
+    /// Takes the value at an end of a queue away: of several processes, one gets it.
+    ///
+    /// # Errors
+    /// See [`Cache`].
+    pub fn pull(&self, prefix: Option<&[u8]>, side: Side) -> Result<Option<(Vec<u8>, Value)>> {
+        self.transact(|tx| tx.pull(prefix, side))
+    }
+
+    /// The value at an end of a queue.
+    ///
+    /// # Errors
+    /// See [`Cache`].
+    pub fn peek(&self, prefix: Option<&[u8]>, side: Side) -> Result<Option<(Vec<u8>, Value)>> {
+        queue::peek(self.store()?, prefix, side, |key| {
+            let found = self.look_up(key, false, |store, hit, buffer| {
+                if hit.head.flags & flag::ITEM == 0 {
+                    return Ok(Some(None));
+                }
+                Ok(prepare::value_of(store, &hit.head, buffer)?.map(Some))
+            })?;
+            Ok(found.flatten())
+        })
+    }
+
+    /// Runs `work` as one change: all of it happens or, on an error or panic, nothing does.
+    ///
+    /// Holds the writer lock throughout; readers go on and see the state before. One inside another on
+    /// the same store joins it: then the outer one decides.
+    ///
+    /// ```
+    /// # let cache = larder::Cache::temporary()?;
+    /// cache.set("from", "7")?;
+    /// cache.transact(|tx| {
+    ///     let value = tx.pop("from")?.ok_or(larder::Error::Aborted { what: "nothing to move".into() })?;
+    ///     tx.set("to", value)
+    /// })?;
+    /// assert_eq!(cache.get("to")?.as_deref(), Some(&b"7"[..]));
+    /// # Ok::<(), larder::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// What `work` returns; see [`Cache`]. Nothing was changed then.
+    pub fn transact<T>(&self, work: impl FnOnce(&Transaction) -> Result<T>) -> Result<T> {
+        let store = self.store()?;
+        if let Some(state) = state::current(store) {
+            return work(&Transaction { state });
+        }
+        let state = Rc::new(std::cell::RefCell::new(State::begin(
+            store,
+            self.patience(store),
+        )?));
+        let transaction = Transaction {
+            state: Rc::clone(&state),
+        };
+        let done = {
+            let _entered = state::Entered::new(store, &state);
+            work(&transaction)
+        };
+        drop(transaction);
+        let Ok(state) = Rc::try_unwrap(state) else {
+            return Err(Error::Aborted {
+                what: "the transaction is still borrowed after its closure returned".into(),
+            });
+        };
+        let value = done?;
+        state.into_inner().commit()?;
+        self.finish(store)?;
+        Ok(value)
+    }
+
+    /// A transaction over the state itself.
+    fn write<T>(
+        &self,
+        store: &Arc<Store>,
+        work: impl FnOnce(&mut State) -> Result<T>,
+    ) -> Result<T> {
+        if let Some(state) = state::current(store) {
+            return work(&mut state.borrow_mut());
+        }
+        let mut state = State::begin(store, self.patience(store))?;
+        let value = work(&mut state)?;
+        state.commit()?;
+        self.finish(store)?;
+        Ok(value)
+    }
+
+    /// The store, unless this thread is in a transaction on it: it would wait for itself.
+    #[inline]
+    pub(super) fn writable(&self) -> Result<&Arc<Store>> {
+        let store = self.store()?;
+        if state::is_inside(store) {
+            let what = "this thread is inside transact on this store: write with the transaction's own verbs".into();
+            return Err(Error::Aborted { what });
+        }
+        Ok(store)
+    }
+
+    /// After a write: durable if that was asked for, and tidy.
+    #[inline]
+    pub(super) fn finish(&self, store: &Arc<Store>) -> Result<()> {
+        match store.files.header.setting(setting::DURABILITY) {
+            0 => {}
+            1 => self.start_syncing()?,
+            _ => store.acknowledge()?,
+        }
+        store.tidy();
+        Ok(())
+    }
+
+    /// In `Durability::Interval` each process that has the store open syncs it.
+    pub(crate) fn start_syncing(&self) -> Result<()> {
+        let store = self.store()?;
+        let here = crate::os::raw::forks() + 1;
+        let is_wanted = store.files.header.setting(setting::DURABILITY) == 1;
+        if is_wanted && self.handle.syncing.swap(here, Ordering::AcqRel) != here {
+            sync::keep_syncing(store);
+        }
+        Ok(())
+    }
+}
