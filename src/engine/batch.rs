@@ -18,7 +18,7 @@ use crate::format::bucket::{self, Place, is_whole};
 use crate::format::header::{self as layout, Address, Shared, row};
 use crate::format::record::{Apart, Draft, Head, Kind, Record, Standing};
 use crate::format::segment::Summary;
-use crate::limits::BATCH_BYTES_MAX;
+use crate::limits::{BATCH_BYTES_MAX, SPACES_MAX};
 use crate::part::keymap::Keymap;
 use crate::part::segment::Read;
 use crate::part::segments::row_at;
@@ -26,6 +26,47 @@ use crate::part::shared::setting;
 
 /// How many items before its turn a bucket is fetched into the cache.
 const PREFETCH_AHEAD: usize = 8;
+
+/// Bytes of records framed before they are stored.
+const PIECE_LEN: usize = 32 * 1024;
+
+/// What a batch is made of, one change a key.
+pub(crate) trait Changes {
+    fn len(&self) -> usize;
+    fn hash(&self, n: usize) -> u64;
+    fn draft(&self, n: usize) -> Draft<'_>;
+    /// Its entry is a new one, at the end of the order, even if the key is there.
+    fn is_fresh(&self, n: usize) -> bool;
+}
+
+impl Changes for Vec<Change> {
+    fn len(&self) -> usize {
+        self.len()
+    }
+
+    fn hash(&self, n: usize) -> u64 {
+        self[n].hash
+    }
+
+    fn draft(&self, n: usize) -> Draft<'_> {
+        self[n].draft()
+    }
+
+    fn is_fresh(&self, n: usize) -> bool {
+        self[n].fresh
+    }
+}
+
+/// What was there of a key before its change.
+#[derive(Clone, Copy, Debug)]
+struct Before {
+    /// Which change.
+    n: usize,
+    is_set: bool,
+    old: Option<Replaced>,
+    /// The key's word, when it has one.
+    word: Option<Address>,
+}
 
 /// One record of a decided batch, as rolling forward needs it.
 #[derive(Debug)]
@@ -56,53 +97,80 @@ impl Item {
 
 impl Store {
     /// Applies all changes, or none. One change per key; removed keys that are not there are left out.
-    pub(crate) fn commit(&self, proof: &mut Proof, changes: &[Change]) -> Result<()> {
-        let mut found = Vec::with_capacity(changes.len());
-        let keymap = Keymap::of(&self.files);
-        for (n, change) in changes.iter().enumerate() {
-            if let Some(ahead) = changes.get(n + PREFETCH_AHEAD) {
-                keymap.prefetch(ahead.hash);
+    pub(crate) fn commit(&self, proof: &mut Proof, changes: &impl Changes) -> Result<()> {
+        let found = self.find_all(proof, changes)?;
+        match found.as_slice() {
+            [] => Ok(()),
+            [one] if one.is_set && !changes.is_fresh(one.n) => {
+                self.put(proof, changes.hash(one.n), &changes.draft(one.n), &[])
             }
-            let mut buffer = std::mem::take(&mut proof.old);
+            [
+                Before {
+                    n,
+                    old,
+                    word: Some(word),
+                    is_set: false,
+                },
+            ] => {
+                let stored_s = self.second(self.now_ms());
+                let draft = Draft {
+                    stored_s,
+                    ..changes.draft(*n)
+                };
+                self.remove(proof, changes.hash(*n), &draft, *old, *word)
+            }
+            many => self.commit_many(proof, changes, many),
+        }
+    }
+
+    /// What is there of each key that changes.
+    fn find_all(&self, proof: &mut Proof, changes: &impl Changes) -> Result<Vec<Before>> {
+        let keymap = Keymap::of(&self.files);
+        let mut found = Vec::with_capacity(changes.len());
+        let mut buffer = std::mem::take(&mut proof.old);
+        for n in 0..changes.len() {
+            if n + PREFETCH_AHEAD < changes.len() {
+                keymap.prefetch(changes.hash(n + PREFETCH_AHEAD));
+            }
+            let draft = changes.draft(n);
             let (old, word) =
-                match self.find_to_write(change.space, &change.key, change.hash, &mut buffer)? {
+                match self.find_to_write(draft.space, draft.key, changes.hash(n), &mut buffer)? {
                     Found::Entry(hit) => (
-                        Some(Replaced::of(&hit).less(change.draft().apart)),
+                        Some(Replaced::of(&hit).less(draft.apart)),
                         Some(hit.address()),
                     ),
                     Found::Damaged(address) => (None, Some(address)),
                     Found::Nothing => (None, None),
                 };
-            proof.old = buffer;
-            if change.set.is_some() || word.is_some() {
-                found.push((change, old, word));
+            let is_set = draft.kind == Kind::Set;
+            if is_set || word.is_some() {
+                found.push(Before {
+                    n,
+                    is_set,
+                    old,
+                    word,
+                });
             }
         }
-        match found.as_slice() {
-            [] => Ok(()),
-            [(change, _, _)] if change.set.is_some() && !change.fresh => {
-                self.put(proof, change.hash, &change.draft(), &[])
-            }
-            [(change, old, Some(word))] if change.set.is_none() => {
-                let draft = Draft {
-                    stored_s: self.second(self.now_ms()),
-                    ..change.draft()
-                };
-                self.remove(proof, change.hash, &draft, *old, *word)
-            }
-            many => self.commit_many(proof, many),
-        }
+        proof.old = buffer;
+        Ok(found)
     }
 
     fn commit_many(
         &self,
         proof: &mut Proof,
-        changes: &[(&Change, Option<Replaced>, Option<Address>)],
+        changes: &impl Changes,
+        found: &[Before],
     ) -> Result<()> {
-        let total: u64 = changes
-            .iter()
-            .map(|(change, _, _)| change.draft().len(true) as u64)
-            .sum();
+        let (mut total, mut graves, mut removing) = (0, 0, true);
+        let mut cells = [0_u64; SPACES_MAX];
+        for one in found {
+            let draft = changes.draft(one.n);
+            total += draft.len(true) as u64;
+            graves += u64::from(one.old.is_some_and(|old| old.apart.is_some()));
+            removing &= !one.is_set;
+            cells[draft.space as usize % SPACES_MAX] += u64::from(one.is_set);
+        }
         let max_bytes = BATCH_BYTES_MAX.min(self.files.header.setting(setting::SIZE_LIMIT) / 4);
         if total > max_bytes {
             return Err(Error::TooLarge {
@@ -111,39 +179,33 @@ impl Store {
                 max_bytes,
             });
         }
-        let graves = changes
-            .iter()
-            .filter(|(_, old, _)| old.is_some_and(|old| old.apart.is_some()))
-            .count() as u64;
         if graves > layout::GRAVES {
+            let what = "a batch's number of large values replaced";
             return Err(Error::TooLarge {
-                what: "a batch's number of large values replaced",
+                what,
                 bytes: graves,
                 max_bytes: layout::GRAVES,
             });
         }
         self.make_graves(proof, graves)?;
-        let removing = changes.iter().all(|(change, _, _)| change.set.is_none());
-        let room = self.room(proof, total, changes.len() as u64, removing)?;
-        for space in 0..crate::limits::SPACES_MAX as u32 {
-            let cells = changes
-                .iter()
-                .filter(|(change, _, _)| change.space == space && change.set.is_some())
-                .count() as u64;
-            if cells > 0 {
-                self.reserve_derived(space, cells)?;
-            }
+        let room = self.room(proof, total, found.len() as u64, removing)?;
+        for (space, &cells) in cells.iter().enumerate().filter(|(_, cells)| **cells > 0) {
+            self.reserve_derived(space as u32, cells)?;
         }
-        let items = self.append_batch(proof, &room, changes);
-        let new: u64 = items
+        let items = self.append_batch(proof, &room, changes, found);
+        let ours = |item: &&Item| item.space == MAIN_SPACE;
+        let new = items
             .iter()
-            .filter(|item| item.space == 0 && item.is_new_entry())
+            .filter(ours)
+            .filter(|item| item.is_new_entry())
             .count() as u64;
-        let gone: u64 = items
+        let sets = items.iter().filter(ours).filter(|item| item.is_set).count() as u64;
+        let gone = items
             .iter()
-            .filter(|item| item.space == 0 && !item.is_set)
+            .filter(ours)
+            .filter(|item| !item.is_set)
             .count() as u64;
-        let count = (self.files.space(0, layout::space::COUNT) + new).saturating_sub(gone);
+        let count = (self.files.space(MAIN_SPACE, layout::space::COUNT) + new).saturating_sub(gone);
         let last = items[items.len() - 1].seq;
         self.decide(
             items[0].place,
@@ -156,30 +218,20 @@ impl Store {
         self.roll_forward(&items, &room, total, 0)?;
         let keymap = Keymap::of(&self.files);
         for _ in 0..new {
-            let _ = self.reserve_derived(0, 0);
+            // What cannot be split now is split by a later write.
+            let _ = self.reserve_derived(MAIN_SPACE, 0);
             let _ = keymap.grow();
         }
-        let ours = |item: &&Item| item.space == MAIN_SPACE;
         self.count(stat::BATCHES, 1);
-        self.count(
-            stat::SETS,
-            items.iter().filter(ours).filter(|item| item.is_set).count() as u64,
-        );
-        self.count(
-            stat::DELETES,
-            items
-                .iter()
-                .filter(ours)
-                .filter(|item| !item.is_set)
-                .count() as u64,
-        );
-        let set = changes
+        self.count(stat::SETS, sets);
+        self.count(stat::DELETES, gone);
+        let set = found
             .iter()
-            .filter(|(change, _, _)| change.space == MAIN_SPACE);
+            .map(|one| changes.draft(one.n))
+            .filter(|draft| draft.space == MAIN_SPACE);
         self.count(
             stat::BYTES_SET,
-            set.map(|(change, _, _)| change.draft().value.len() as u64)
-                .sum(),
+            set.map(|draft| draft.value.len() as u64).sum(),
         );
         self.count(stat::BYTES_LOGGED, total);
         Ok(())
@@ -189,57 +241,64 @@ impl Store {
         &self,
         proof: &mut Proof,
         room: &Room,
-        changes: &[(&Change, Option<Replaced>, Option<Address>)],
+        changes: &impl Changes,
+        found: &[Before],
     ) -> Vec<Item> {
         proof.dirty = true;
         proof.scratch.clear();
         let base = self.committed();
-        let mut items = Vec::with_capacity(changes.len());
-        for (n, (change, old, word)) in changes.iter().enumerate() {
-            let kept = old.is_some_and(|old| old.is_item) && !change.fresh && change.set.is_some();
-            let draft = change.draft();
+        let (mut at, mut written) = (room.at, room.at);
+        let mut items = Vec::with_capacity(found.len());
+        for (n, one) in found.iter().enumerate() {
+            let draft = changes.draft(one.n);
+            let is_fresh = changes.is_fresh(one.n);
+            let kept = one.is_set && !is_fresh && one.old.is_some_and(|old| old.is_item);
             let draft = Draft {
                 is_item: draft.is_item || kept,
                 ..draft
             };
             let seq = base + 1 + n as u64;
-            let order = match old {
-                Some(old) if !change.fresh => old.order,
-                _ => seq,
-            };
-            let at = room.at + proof.scratch.len() as u64;
-            let previous = old.map_or(0, |old| old.place.to_bits());
+            let order = one.old.filter(|_| !is_fresh).map_or(seq, |old| old.order);
+            let previous = one.old.map_or(0, |old| old.place.to_bits());
             let standing = Standing {
                 seq,
                 order,
-                batch: Some((previous, n + 1 == changes.len())),
+                batch: Some((previous, n + 1 == found.len())),
             };
             draft.encode(room.segment.seed, at, standing, &mut proof.scratch);
+            let hash = changes.hash(one.n);
             let summary = Summary {
                 seq,
                 kind: draft.kind.into(),
-                hash: change.hash,
+                hash,
                 at,
             };
             room.segment.write_summary(room.index + n as u64, &summary);
+            let len = draft.len(true) as u64;
             items.push(Item {
-                space: change.space,
-                hash: change.hash,
-                is_set: change.set.is_some(),
+                space: draft.space,
+                hash,
+                is_set: one.is_set,
                 place: Place {
                     slot: room.segment.slot,
                     at,
                 },
-                len: draft.len(true) as u64,
+                len,
                 volume: volume_of(&draft),
                 order,
                 seq,
                 apart: draft.apart,
-                old: *old,
-                word: *word,
+                old: one.old,
+                word: one.word,
             });
+            at += len;
+            // In ascending pieces, so that what a kill leaves is a beginning (`repair`).
+            if proof.scratch.len() >= PIECE_LEN || n + 1 == found.len() {
+                room.segment.write(written, &proof.scratch);
+                written = at;
+                proof.scratch.clear();
+            }
         }
-        room.segment.write(room.at, &proof.scratch);
         items
     }
 
@@ -336,9 +395,6 @@ impl Store {
             ledger.used(space, cells, words);
             ledger.journal.header(layout::PENDING_DONE_AT, next as u64);
             ledger.journal.commit(&self.files, &self.dir)?;
-            for item in items[first..next].iter().filter_map(|item| item.word) {
-                self.clear_stamp(item);
-            }
         }
         Ok(())
     }

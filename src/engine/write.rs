@@ -3,7 +3,6 @@
 //! Owns: the set and delete paths. Holds: before the journal is decided nothing a reader or a later
 //! holder sees has changed.
 
-use std::sync::atomic::Ordering;
 
 use crate::engine::ledger::{Ledger, Replaced, volume_of};
 use crate::engine::read::Found;
@@ -86,22 +85,8 @@ impl Store {
         ledger.journal.put(word, bucket::word(hash, place));
         ledger.journal.commit(&self.files, &self.dir)?;
         proof.dirty = false;
-        self.clear_stamp(word);
         self.after_set(draft, insert, len);
         Ok(())
-    }
-
-    /// A new version has not been accessed yet.
-    pub(crate) fn clear_stamp(&self, word: Address) {
-        let region = if word.file == layout::Shared::Keymap {
-            &self.files.keymap
-        } else {
-            &self.files.over
-        };
-        let bucket = word.at & !(bucket::BUCKET_LEN - 1);
-        if let Ok(stamp) = region.half(bucket + bucket::STAMPS_AT + (word.at - bucket) / 2) {
-            stamp.store(0, Ordering::Relaxed);
-        }
     }
 
     fn after_set(&self, draft: &Draft<'_>, insert: bool, len: u64) {

@@ -7,6 +7,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use crate::engine::batch::Changes;
 use crate::engine::store::{INNER_SPACE, MAIN_SPACE, Store};
 use crate::engine::sync;
 use crate::error::{Error, Result};
@@ -19,7 +20,7 @@ use crate::view::iter::Keys;
 use crate::view::options::{Expiry, SetOptions, Side};
 use crate::view::prepare::{self, Prepared};
 use crate::view::queue;
-use crate::view::state::{self, State};
+use crate::view::state::{self, SeatMap, State};
 use crate::view::transaction::Transaction;
 use crate::view::value::{Number, Value};
 
@@ -119,8 +120,8 @@ impl Cache {
             Err(Error::Full { .. }) if store.make_way()? => put()?,
             done => done?,
         }
-        if let Some((stream, _)) = prepared.stream {
-            stream.keep();
+        if let Some(stream) = prepared.stream {
+            stream.0.keep();
         }
         self.finish(store)
     }
@@ -143,13 +144,22 @@ impl Cache {
             prepare::check_key(key.as_ref())?;
             prepared.push(prepare::bytes(store, value.as_ref(), options, now)?);
         }
-        self.write(store, |state| {
-            state.reserve(items.len());
-            for ((key, _), prepared) in items.iter().zip(prepared) {
-                state.set(key.as_ref(), prepared, options)?;
-            }
-            Ok(items.len() as u64)
-        })
+        let is_plain = options.tags.is_empty() && prepared.iter().all(|one| one.stream.is_none());
+        if !is_plain || state::is_inside(store) {
+            return self.write(store, |state| {
+                state.reserve(items.len());
+                for ((key, _), prepared) in items.iter().zip(prepared) {
+                    state.set(key.as_ref(), prepared, options)?;
+                }
+                Ok(items.len() as u64)
+            });
+        }
+        let many = Many::new(store, &items, &prepared, now);
+        sync::locked(store, self.patience(store), |store, proof| {
+            store.commit(proof, &many)
+        })?;
+        self.finish(store)?;
+        Ok(items.len() as u64)
     }
 
     /// Stores a value if the key is absent or expired: of several processes, exactly one does.
@@ -443,5 +453,83 @@ impl Cache {
             sync::keep_syncing(store);
         }
         Ok(())
+    }
+}
+
+/// Plain values to be stored as one batch, without a copy of their own.
+struct Many<'a, K> {
+    keys: Vec<(u64, &'a K)>,
+    values: Vec<&'a Prepared<'a>>,
+    stored_s: u32,
+}
+
+impl<'a, K: AsRef<[u8]>> Many<'a, K> {
+    /// Of a key that comes twice the last value counts, at the place of the first.
+    fn new<V>(
+        store: &Store,
+        items: &'a [(K, V)],
+        prepared: &'a [Prepared<'a>],
+        now_ms: u64,
+    ) -> Self {
+        let mut seats = SeatMap::default();
+        seats.reserve(items.len());
+        let mut keys: Vec<(u64, &K)> = Vec::with_capacity(items.len());
+        let mut values: Vec<&Prepared<'_>> = Vec::with_capacity(items.len());
+        for ((key, _), value) in items.iter().zip(prepared) {
+            let hash = store.hash.of(MAIN_SPACE, key.as_ref());
+            let mut seat = hash;
+            let seen = loop {
+                match seats.get(&seat) {
+                    Some(&index) if keys[index].1.as_ref() == key.as_ref() => break Some(index),
+                    Some(_) => seat = seat.wrapping_add(1),
+                    None => break None,
+                }
+            };
+            match seen {
+                Some(index) => values[index] = value,
+                None => {
+                    seats.insert(seat, keys.len());
+                    keys.push((hash, key));
+                    values.push(value);
+                }
+            }
+        }
+        Many {
+            keys,
+            values,
+            stored_s: store.second(now_ms),
+        }
+    }
+}
+
+impl<K: AsRef<[u8]>> Changes for Many<'_, K> {
+    fn len(&self) -> usize {
+        self.keys.len()
+    }
+
+    fn hash(&self, n: usize) -> u64 {
+        self.keys[n].0
+    }
+
+    fn draft(&self, n: usize) -> Draft<'_> {
+        let value = self.values[n];
+        Draft {
+            kind: Kind::Set,
+            value_kind: value.kind,
+            space: MAIN_SPACE,
+            key: self.keys[n].1.as_ref(),
+            value: &value.bytes,
+            expires_ms: value.expires_ms,
+            zstd: value.zstd,
+            apart: None,
+            is_item: false,
+            tag_seq: 0,
+            tags: &[],
+            stored_s: self.stored_s,
+        }
+    }
+
+    fn is_fresh(&self, _: usize) -> bool {
+        false
     }
 }

@@ -20,7 +20,7 @@ use crate::view::value::{Number, Value, ValueKind};
 pub(crate) struct Prepared<'a> {
     pub(crate) bytes: Cow<'a, [u8]>,
     pub(crate) zstd: Option<(u32, u32)>,
-    pub(crate) stream: Option<(Stream, Apart)>,
+    pub(crate) stream: Option<Box<(Stream, Apart)>>,
     pub(crate) kind: u8,
     pub(crate) expires_ms: Option<u64>,
 }
@@ -149,7 +149,7 @@ pub(crate) fn reader(
         expires_ms,
     };
     prepared.set_apart(store, stream)?;
-    let len = prepared.stream.as_ref().map_or(0, |(_, apart)| apart.len);
+    let len = prepared.stream.as_ref().map_or(0, |stream| stream.1.len);
     Ok((prepared, len))
 }
 
@@ -174,7 +174,7 @@ impl Prepared<'_> {
         let sync = store.files.header.setting(setting::DURABILITY) != 0;
         let apart = stream.finish(sync)?;
         self.bytes = Cow::Borrowed(&[]);
-        self.stream = Some((stream, apart));
+        self.stream = Some(Box::new((stream, apart)));
         Ok(())
     }
 
@@ -199,7 +199,7 @@ impl Prepared<'_> {
     }
 
     pub(crate) fn apart(&self) -> Option<Apart> {
-        self.stream.as_ref().map(|(_, apart)| *apart)
+        self.stream.as_ref().map(|stream| stream.1)
     }
 
     /// As a batch keeps it; the stream is kept beside.
@@ -216,7 +216,7 @@ impl Prepared<'_> {
             tags,
             stored_s,
         };
-        (payload, self.stream.map(|(stream, _)| stream))
+        (payload, self.stream.map(|stream| stream.0))
     }
 }
 

@@ -28,15 +28,18 @@ pub(crate) struct State {
     pub(crate) store: Arc<Store>,
     changes: Vec<Change>,
     /// Index of a key's change, by its hash; one of another key with that hash is at the next number.
-    by_hash: HashMap<u64, usize, BuildHasherDefault<AsIs>>,
+    by_hash: SeatMap,
     streams: Vec<Stream>,
     new_tags: HashMap<Vec<u8>, u32>,
     pub(crate) now_ms: u64,
 }
 
+/// Indexes by hash.
+pub(crate) type SeatMap = HashMap<u64, usize, BuildHasherDefault<AsIs>>;
+
 /// The store's hash is one already.
 #[derive(Default)]
-struct AsIs(u64);
+pub(crate) struct AsIs(u64);
 
 impl Hasher for AsIs {
     fn finish(&self) -> u64 {
