@@ -24,12 +24,12 @@ pub enum Error {
     /// The store's own limit is reached and nothing may be evicted for the new entry.
     #[error(
         "the store is full: {needed_bytes} more bytes would pass its size_limit_bytes of {limit_bytes}; \
-         delete entries or raise the limit (nothing was changed)"
+         raise the limit (nothing was changed)"
     )]
     Full {
         /// The limit, bytes on disk.
         limit_bytes: u64,
-        /// What the refused write needed beyond what is in use, bytes.
+        /// The step in which space would have been taken, bytes: more than the entry itself.
         needed_bytes: u64,
     },
     /// The filesystem has no room left; nothing was changed.
@@ -45,16 +45,18 @@ pub enum Error {
         "{what} of {bytes} bytes is too large: at most {max_bytes} bytes (nothing was changed)"
     )]
     TooLarge {
-        /// What is too large: a key, a value, a batch.
+        /// What is too large, and its unit: `a key (bytes)`, `the number of tags`, …
         what: &'static str,
         /// Its size.
         bytes: u64,
         /// The most that is taken.
         max_bytes: u64,
     },
-    /// Somebody else held the writer lock until the deadline.
-    #[error("{}", busy_sentence(.holder_pid, .held_since, .waited, .removed))]
+    /// Somebody else held what was waited for until the deadline.
+    #[error("{}", busy_sentence(.what, .holder_pid, .held_since, .waited, .removed))]
     Busy {
+        /// What was waited for: `the store`, `the opening of the store`, `this name`, …
+        what: &'static str,
         /// The process that held the lock, as it called itself; 0 when unknown.
         holder_pid: u32,
         /// When it took the lock, by its own clock.
@@ -221,12 +223,13 @@ fn asked(bytes: &u64) -> String {
 }
 
 fn busy_sentence(
+    what: &str,
     pid: &u32,
     since: &Option<SystemTime>,
     waited: &Duration,
     removed: &u64,
 ) -> String {
-    let mut text = format!("the store is still locked after {:.1?}", waited);
+    let mut text = format!("{what} is still taken after {waited:.1?}");
     if *pid != 0 {
         text.push_str(&format!(" by process {pid}"));
     }

@@ -1089,6 +1089,57 @@ fn an_error_about_damage_names_the_file_and_the_rest_is_whole() {
     assert_whole(&store);
 }
 
+#[test]
+fn an_error_about_a_cut_segment_names_it_and_what_is_left_reads() {
+    let dir = stored();
+    let segment = names(dir.path())
+        .into_iter()
+        .find(|name| name.ends_with(".seg"))
+        .expect("one");
+    let path = dir.path().join(&segment);
+    let bytes = fs::read(&path).expect("reads");
+    let at = bytes
+        .windows(8)
+        .position(|window| window == b"value 30")
+        .expect("the value is there");
+    common::cut_at(&path, at as u64);
+    let store = Cache::open(dir.path()).expect("opens");
+    for at in 0..30 {
+        let value = store
+            .get(format!("key/{at}"))
+            .expect("get")
+            .expect("before the cut");
+        assert_eq!(&value[..], format!("value {at}").as_bytes());
+    }
+    for at in 30..50 {
+        let error = store
+            .get(format!("key/{at}"))
+            .map(|_| ())
+            .expect_err("behind the cut");
+        assert!(matches!(error, Error::Corrupt { .. }), "{error:?}");
+        names_it(&error, &path);
+    }
+    let report = store.check().expect("check");
+    let named = |path: &Path| path.file_name() == Path::new(&segment).file_name();
+    assert!(
+        report.findings.iter().any(|finding| named(&finding.path)),
+        "{report:?}"
+    );
+    // And it goes on.
+    for at in 30..50 {
+        store
+            .set(format!("key/{at}"), format!("value {at}"))
+            .expect("set");
+    }
+    for at in 0..50 {
+        let value = store
+            .get(format!("key/{at}"))
+            .expect("get")
+            .expect("there again");
+        assert_eq!(&value[..], format!("value {at}").as_bytes());
+    }
+}
+
 // ---- mounts ----
 
 /// A small filesystem of its own, unmounted at the end.

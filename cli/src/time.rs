@@ -5,10 +5,11 @@
 
 use std::time::{Duration, SystemTime};
 
-const UNITS_MS: [(&str, u64); 6] = [
+const UNITS_MS: [(&str, u64); 7] = [
     ("ms", 1),
     ("s", 1_000),
     ("m", 60_000),
+    ("min", 60_000),
     ("h", 3_600_000),
     ("d", 86_400_000),
     ("w", 604_800_000),

@@ -162,25 +162,28 @@ impl Store {
         changes: &impl Changes,
         found: &[Before],
     ) -> Result<()> {
-        let (mut total, mut graves, mut removing) = (0, 0, true);
+        let (mut total, mut graves, mut removing, mut entries) = (0, 0, true, 0);
         let mut cells = [0_u64; SPACES_MAX];
         for one in found {
             let draft = changes.draft(one.n);
             total += draft.len(true) as u64;
             graves += u64::from(one.old.is_some_and(|old| old.apart.is_some()));
             removing &= !one.is_set;
+            entries += u64::from(draft.space == MAIN_SPACE);
             cells[draft.space as usize % SPACES_MAX] += u64::from(one.is_set);
         }
-        let max_bytes = BATCH_BYTES_MAX.min(self.files.header.setting(setting::SIZE_LIMIT) / 4);
+        // One entry and what the store notes beside it is bounded as a single set is.
+        let share = if entries > 1 { 4 } else { 1 };
+        let max_bytes = BATCH_BYTES_MAX.min(self.files.header.setting(setting::SIZE_LIMIT) / share);
         if total > max_bytes {
             return Err(Error::TooLarge {
-                what: "a batch",
+                what: "a batch (bytes)",
                 bytes: total,
                 max_bytes,
             });
         }
         if graves > layout::GRAVES {
-            let what = "a batch's number of large values replaced";
+            let what = "the number of large values one batch replaces";
             return Err(Error::TooLarge {
                 what,
                 bytes: graves,

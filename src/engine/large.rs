@@ -52,12 +52,11 @@ impl Stream {
             .is_ok()
         });
         let Some(seat) = seat else {
-            let waited = std::time::Duration::ZERO;
-            return Err(Error::Busy {
-                holder_pid: 0,
-                held_since: None,
-                waited,
-                removed: 0,
+            // Not `Busy`: they may all be of this very batch, which would wait for itself.
+            return Err(Error::TooLarge {
+                what: "the number of large values on their way at once, of all processes",
+                bytes: STREAMS_MAX as u64 + 1,
+                max_bytes: STREAMS_MAX as u64,
             });
         };
         let at = store.stream_at(seat);
@@ -92,7 +91,7 @@ impl Stream {
             let max_bytes = self.store.files.header.setting(setting::SIZE_LIMIT);
             if end > max_bytes {
                 return Err(Error::TooLarge {
-                    what: "a value",
+                    what: "a value (bytes)",
                     bytes: end,
                     max_bytes,
                 });

@@ -165,6 +165,7 @@ impl Store {
             }
         }
         Err(Error::Busy {
+            what: "an entry that changes again and again",
             holder_pid: 0,
             held_since: None,
             waited: std::time::Duration::ZERO,
@@ -350,6 +351,7 @@ impl Store {
             }
         }
         Err(Error::Busy {
+            what: "an entry that changes again and again",
             holder_pid: 0,
             held_since: None,
             waited: std::time::Duration::ZERO,

@@ -19,6 +19,13 @@ impl Store {
     /// Repairs under the writer lock. `garbage`: there may be bytes past the tail.
     pub(crate) fn repair(&self, garbage: bool) -> Result<()> {
         let header = &self.files.header;
+        let left = [
+            layout::JOURNAL_AT,
+            layout::PENDING_AT,
+            layout::SPLITTING_AT,
+            layout::MAKING_AT,
+        ];
+        let found = left.iter().any(|&at| header.get(at) != 0);
         if journal::recover(&self.files, &self.dir)? == Left::Damaged {
             header.put(layout::SUSPECT_AT, 1);
         }
@@ -28,7 +35,7 @@ impl Store {
         if garbage {
             self.blank_past_tail()?;
         }
-        self.count(stat::REPAIRS, 1);
+        self.count(stat::REPAIRS, u64::from(found));
         Ok(())
     }
 

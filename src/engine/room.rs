@@ -92,19 +92,27 @@ impl Store {
             self.rotate(bytes + RESERVE_BYTES, records, removing)?;
         }
         Err(Error::TooLarge {
-            what: "a record",
+            what: "a record (bytes)",
             bytes,
             max_bytes: SEGMENT_BYTES_MAX,
         })
     }
 
-    /// The segment records go to; `None`: it is missing, damaged or cut short, and takes no more.
+    /// The segment records go to; `None`: it is missing, damaged, cut short or could not be synced.
     fn active(&self, slot: u16) -> Result<Option<Arc<Segment>>> {
         match self.segments.get(&self.files, &self.dir, slot) {
-            Ok(Some(segment)) if segment.cut_from.is_none() => Ok(Some(Arc::clone(segment))),
+            Ok(Some(segment)) if segment.cut_from.is_none() && !self.is_bad(slot)? => {
+                Ok(Some(Arc::clone(segment)))
+            }
             Ok(_) | Err(Error::Corrupt { .. }) => Ok(None),
             Err(error) => Err(error),
         }
+    }
+
+    /// Whether a sync of the segment failed: nothing more goes there.
+    fn is_bad(&self, slot: u16) -> Result<bool> {
+        let word = self.files.load(&self.dir, row_at(slot, row::STATE))?;
+        Ok(word >> 56 == state::BAD)
     }
 
     fn extend_front(
@@ -198,7 +206,7 @@ impl Store {
         let size = size.max(need).next_multiple_of(STEP);
         if size > SEGMENT_BYTES_MAX {
             return Err(Error::TooLarge {
-                what: "a batch",
+                what: "a batch (bytes)",
                 bytes,
                 max_bytes: crate::limits::BATCH_BYTES_MAX,
             });

@@ -3,7 +3,6 @@
 //! Owns: the set and delete paths. Holds: before the journal is decided nothing a reader or a later
 //! holder sees has changed.
 
-
 use crate::engine::ledger::{Ledger, Replaced, volume_of};
 use crate::engine::read::Found;
 use crate::engine::room::Room;

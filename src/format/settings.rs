@@ -370,6 +370,7 @@ fn parse_duration(name: &str, text: &str) -> Result<Option<Duration>> {
     let count: u64 = text[..split].parse().map_err(|_| wrong())?;
     let (_, unit) = TIMES
         .iter()
+        .chain(&[("m", 60_000), ("w", 7 * 86_400_000)])
         .find(|(unit, _)| *unit == &text[split..])
         .ok_or_else(wrong)?;
     count

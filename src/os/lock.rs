@@ -65,6 +65,7 @@ impl FileLock {
             }
             if timeout.is_some_and(|timeout| start.elapsed() >= timeout) {
                 return Err(Error::Busy {
+                    what: "the opening of the store",
                     holder_pid: 0,
                     held_since: None,
                     waited: start.elapsed(),

@@ -153,6 +153,7 @@ fn busy(header: &Header, owner: u64, waited: Duration) -> Error {
     let since = header.get(OWNER_SINCE_AT);
     let held_since = (since != 0).then(|| SystemTime::UNIX_EPOCH + Duration::from_millis(since));
     Error::Busy {
+        what: "the store",
         holder_pid: pid as u32,
         held_since,
         waited,

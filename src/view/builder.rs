@@ -135,8 +135,9 @@ impl Builder {
             create: self.create,
             any_filesystem: self.any_filesystem,
             clock: Arc::clone(&self.clock),
+            // The opening waits for another's as long as a write would.
+            timeout: settings.lock_timeout,
             settings,
-            timeout: Some(Duration::from_secs(60)),
         };
         let cache = Cache::of(Handle::open(dir.as_ref(), wish)?);
         if !self.setters.is_empty() {

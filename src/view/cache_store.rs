@@ -15,8 +15,10 @@ impl Cache {
     ///
     /// # Errors
     /// [`Error::Io`]: what the disk refused; nothing since the last success is surely durable.
+    /// [`Error::Busy`]: durable, but the mark that says so was not written. [`Error::Aborted`] inside
+    /// [`Cache::transact`].
     pub fn flush(&self) -> Result<()> {
-        let store = self.store()?;
+        let store = self.writable()?;
         store.flush(self.patience(store))
     }
 
@@ -27,7 +29,7 @@ impl Cache {
     /// # Errors
     /// As [`Cache::flush`].
     pub fn close(self) -> Result<()> {
-        let store = self.store()?;
+        let store = self.writable()?;
         store.close(self.patience(store))
     }
 
@@ -50,9 +52,8 @@ impl Cache {
         let settings = sync::locked(store, self.patience(store), |store, proof| {
             let mut settings = store.settings()?;
             change(&mut settings);
-            settings.segment_size_bytes = settings
-                .segment_size_bytes
-                .next_multiple_of(crate::limits::SEGMENT_STEP);
+            // As it is kept: in whole milliseconds and steps.
+            let settings = Settings::from_words(&settings.to_words());
             store.write_settings(proof, &settings)?;
             Ok(settings)
         })?;

@@ -173,7 +173,8 @@ impl Cache {
         options: &SetOptions,
     ) -> Result<bool> {
         // Without the lock first: who comes too late need not wait.
-        if self.contains(key.as_ref())? {
+        let inside = state::is_inside(self.store()?);
+        if !inside && self.contains(key.as_ref())? {
             return Ok(false);
         }
         self.transact(|tx| tx.add(key, value, options))
@@ -214,7 +215,7 @@ impl Cache {
         self.transact(|tx| tx.touch(key, expiry))
     }
 
-    /// Removes a live entry. Whether there was one; an expired one stays for `expire`.
+    /// Removes a live entry. Whether there was one; an expired one stays, unseen.
     ///
     /// # Errors
     /// See [`Cache`]; a damaged entry is removed like any other.
@@ -361,8 +362,12 @@ impl Cache {
 
     /// Runs `work` as one change: all of it happens or, on an error or panic, nothing does.
     ///
-    /// Holds the writer lock throughout; readers go on and see the state before. One inside another on
-    /// the same store joins it: then the outer one decides.
+    /// Holds the writer lock throughout; readers go on and see the state before. Inside, `work` writes
+    /// and reads through the transaction it is given. The cache's own writing verbs join it too, as does
+    /// a `transact` inside another; its reading verbs see the state before; `clear`, `flush`, `close` and
+    /// `update_settings` are [`Error::Aborted`].
+    ///
+    /// At most 256 MiB of records or a quarter of `size_limit_bytes`, 64 new large values, 128 replaced.
     ///
     /// ```
     /// # let cache = larder::Cache::temporary()?;

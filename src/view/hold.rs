@@ -29,6 +29,7 @@ impl Hold {
             }
             if timeout.is_some_and(|timeout| start.elapsed() >= timeout) {
                 return Err(Error::Busy {
+                    what: "this name",
                     holder_pid: 0,
                     held_since: None,
                     waited: start.elapsed(),

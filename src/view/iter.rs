@@ -29,7 +29,8 @@ impl Cursor {
     fn new(store: &Arc<Store>, space: u32) -> Cursor {
         // In this order: every entry up to `bound` has its cell below `back`.
         let bound = store.committed();
-        let back = store.files.space(space, space::CELLS);
+        let cells = store.files.space(space, space::CELLS);
+        let back = store.files.space(space, space::TAIL).min(cells);
         let front = store.files.space(space, space::HEAD).min(back);
         Cursor {
             store: Arc::clone(store),
@@ -60,8 +61,8 @@ impl Cursor {
                 Ok(None) => passed += 1,
                 Ok(Some(Seen::Expired)) => {}
                 Ok(Some(Seen::Live(item))) => {
-                    if forward && passed > 64 {
-                        self.hint(index);
+                    if passed > 64 {
+                        self.hint(forward, index);
                     }
                     return Some(Ok(item));
                 }
@@ -104,27 +105,36 @@ impl Cursor {
         }
     }
 
-    /// Many dead cells stood before `index`: if they all did and the lock is free, the next one skips them.
+    /// Many dead cells stood before `index`, or behind it: if they all did from the list's end on, and
+    /// the lock is free, the next one skips them.
     #[cold]
-    fn hint(&self, index: u64) {
+    fn hint(&self, forward: bool, index: u64) {
         let store = &self.store;
-        let head = store.files.space(self.space, space::HEAD);
-        if index <= head {
-            return;
-        }
         let Ok(held) = Store::lock(&**store, Some(std::time::Duration::ZERO)) else {
             return;
         };
+        // Under the lock: nothing is pending, and what is dead stays dead.
+        let (field, dead) = if forward {
+            (
+                space::HEAD,
+                store.files.space(self.space, space::HEAD)..index,
+            )
+        } else {
+            (
+                space::TAIL,
+                index + 1..store.files.space(self.space, space::TAIL),
+            )
+        };
         let mut buffer = Vec::new();
-        let all_dead = (head..index).all(|index| {
-            let cell = order::cell(&store.files, &store.dir, self.space, index);
-            matches!(cell, Ok(Some(cell)) if matches!(store.find_cell(self.space, cell, &mut buffer), Ok(None)))
-        });
+        let to = if forward { dead.end } else { dead.start };
+        let all_dead = !dead.is_empty()
+            && dead.into_iter().all(|index| {
+                let cell = order::cell(&store.files, &store.dir, self.space, index);
+                matches!(cell, Ok(Some(cell)) if matches!(store.find_cell(self.space, cell, &mut buffer), Ok(None)))
+            });
         if all_dead {
-            store.files.header.put(
-                crate::part::shared::Files::space_at(self.space, space::HEAD).at,
-                index,
-            );
+            let at = crate::part::shared::Files::space_at(self.space, field).at;
+            store.files.header.put(at, to);
         }
         drop(held);
     }

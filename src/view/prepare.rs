@@ -28,7 +28,7 @@ pub(crate) struct Prepared<'a> {
 pub(crate) fn check_key(key: &[u8]) -> Result<()> {
     if key.len() > KEY_LEN_MAX {
         return Err(Error::TooLarge {
-            what: "a key",
+            what: "a key (bytes)",
             bytes: key.len() as u64,
             max_bytes: KEY_LEN_MAX as u64,
         });
@@ -46,7 +46,7 @@ pub(crate) fn check_tags(tags: &[Vec<u8>]) -> Result<()> {
     }
     match tags.iter().map(Vec::len).max() {
         Some(len) if len > TAG_LEN_MAX => Err(Error::TooLarge {
-            what: "a tag",
+            what: "a tag (bytes)",
             bytes: len as u64,
             max_bytes: TAG_LEN_MAX as u64,
         }),
@@ -64,7 +64,7 @@ pub(crate) fn bytes<'a>(
     let max_bytes = store.files.header.setting(setting::SIZE_LIMIT);
     if value.len() as u64 > max_bytes {
         return Err(Error::TooLarge {
-            what: "a value",
+            what: "a value (bytes)",
             bytes: value.len() as u64,
             max_bytes,
         });

@@ -1,13 +1,14 @@
 //! Little queues inside a cache: keys `500000000000000`, `prefix-500000000000001`, …
 //!
 //! A queue's lowest and next number are an entry of the inner space, changed in one batch with its
-//! items. An item's record says that it was pushed: keys a caller sets by hand are never items. An empty queue begins again
+//! items. An item's record says that it was pushed: keys a caller sets by hand are none,
+//! and a value set over an item stays in the queue. An empty queue begins again
 //! at 500000000000000.
 
 use std::sync::Arc;
 
 use crate::engine::change::Payload;
-use crate::engine::store::{INNER_SPACE, MAIN_SPACE, Store};
+use crate::engine::store::{INNER_SPACE, MAIN_SPACE, Store, stat};
 use crate::error::{Error, Result};
 use crate::view::options::{SetOptions, Side};
 use crate::view::prepare::{self, Prepared};
@@ -153,7 +154,7 @@ pub(crate) fn push(
         };
         if number == 0 || number >= END {
             return Err(Error::TooLarge {
-                what: "a queue's number",
+                what: "the number of a queue's item",
                 bytes: number,
                 max_bytes: END - 1,
             });
@@ -206,6 +207,9 @@ pub(crate) fn pull(
             None
         };
         state.remove(MAIN_SPACE, &key)?;
+        if !is_live {
+            state.store.count(stat::EXPIRED, 1);
+        }
         found = value.map(|value| (key, value));
     }
     if range != before {

@@ -11,23 +11,24 @@ use crate::part::participants;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct Stats {
-    /// Reads that found a live entry (`get` and its kin; not `contains`, `peek`, iteration).
+    /// Reads that found a live entry: `get`, `get_into`, `get_many`, `get_mapped`, `get_reader`,
+    /// `get_entry`, `value_path`; not `contains`, `describe`, `peek`, iteration.
     pub hits: u64,
     /// Reads that found none.
     pub misses: u64,
     /// Entries stored.
     pub sets: u64,
-    /// Entries removed by key.
+    /// Entries removed by key; `clear` is not counted.
     pub deletes: u64,
     /// Atomic batches of more than one change.
     pub batches: u64,
-    /// Entries removed because they had expired.
+    /// Expired entries removed (so far by `pull` alone).
     pub expired: u64,
     /// Typed reads that met another type, another codec, or bytes they could not decode.
     pub decode_failures: u64,
     /// Times the writer lock was waited for.
     pub lock_waits: u64,
-    /// Times something a dead process left was looked for and, if there was any, completed or dropped.
+    /// Times something a dead process left half done was completed or dropped.
     pub repairs: u64,
     /// Times the log was synced.
     pub syncs: u64,
