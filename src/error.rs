@@ -12,12 +12,12 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 ///
 /// | variant | returned when | what is left |
 /// |---|---|---|
-/// | [`Full`](Error::Full) | the store's `size_limit_bytes` would be passed | the store as it was; reads and deletes work |
+/// | [`Full`](Error::Full) | `size_limit_bytes` would be passed by the next step of space | the store as it was; reads and deletes work |
 /// | [`NoSpace`](Error::NoSpace) | the filesystem refused space (`ENOSPC`, `EDQUOT`) | the store as it was; reads and deletes work |
-/// | [`TooLarge`](Error::TooLarge) | one key, value or batch can never fit | the store as it was |
-/// | [`Busy`](Error::Busy) | the writer lock was not had within the timeout | what [`Error::removed`] says was done, nothing else |
+/// | [`TooLarge`](Error::TooLarge) | a key, tag or number of tags is above its limit; a value alone is larger than `size_limit_bytes`; a batch is above its limits; more than 64 large values are on their way | the store as it was |
+/// | [`Busy`](Error::Busy) | the writer lock, the opening of the store or a held name was not had in time; an entry changed 100,000 times under a reader | what [`Error::removed`] says was done, nothing else |
 /// | [`Corrupt`](Error::Corrupt) | bytes on disk are not what was written | every other entry; the damaged bytes stay where they are |
-/// | [`Unsupported`](Error::Unsupported) | a newer format, an unknown feature, a filesystem larder cannot share | not one byte of the directory changed |
+/// | [`Unsupported`](Error::Unsupported) | a newer format or an unknown feature; a filesystem larder cannot share; `get_mapped` of a value that is not its bytes; a 129th handle; 65,534 segments | not one byte changed |
 #[non_exhaustive]
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -144,7 +144,8 @@ pub enum Error {
         /// Why.
         what: String,
     },
-    /// For a transaction's closure to give up with; everything it did is rolled back.
+    /// For a transaction's closure to give up with: everything it did is rolled back. Also what a verb
+    /// that cannot run inside a transaction answers there.
     #[error("{what}")]
     Aborted {
         /// The closure's reason.
