@@ -193,8 +193,22 @@ impl Store {
         self.make_graves(proof, graves)?;
         let room = self.room(proof, total, found.len() as u64, removing)?;
         for (space, &cells) in cells.iter().enumerate().filter(|(_, cells)| **cells > 0) {
-            self.reserve_derived(space as u32, cells)?;
+            self.reserve_cells(space as u32, cells)?;
         }
+        // The keymap first, so that the batch meets short chains.
+        let new = found
+            .iter()
+            .filter(|one| one.is_set && one.word.is_none())
+            .count() as u64;
+        loop {
+            let (has_split, taken) = Keymap::of(&self.files).grow_for(&self.dir, new)?;
+            self.took(taken);
+            if !has_split {
+                break;
+            }
+        }
+        let over = (new / 8 + 16).min(new + 2);
+        self.took(Keymap::of(&self.files).reserve(&self.dir, over)?);
         let items = self.append_batch(proof, &room, changes, found);
         let ours = |item: &&Item| item.space == MAIN_SPACE;
         let new = items
@@ -219,12 +233,6 @@ impl Store {
         );
         proof.dirty = false;
         self.roll_forward(&items, &room, total, 0)?;
-        let keymap = Keymap::of(&self.files);
-        for _ in 0..new {
-            // What cannot be split now is split by a later write.
-            let _ = self.reserve_derived(MAIN_SPACE, 0);
-            let _ = keymap.grow();
-        }
         self.count(stat::BATCHES, 1);
         self.count(stat::SETS, sets);
         self.count(stat::DELETES, gone);
@@ -236,7 +244,7 @@ impl Store {
             stat::BYTES_SET,
             set.map(|draft| draft.value.len() as u64).sum(),
         );
-        self.count(stat::BYTES_LOGGED, total);
+        self.logged(total);
         Ok(())
     }
 
@@ -375,6 +383,9 @@ impl Store {
                         if vacancy.link.is_some() && next > first {
                             // It takes the next overflow bucket: of one change, one does.
                             break;
+                        }
+                        if vacancy.link.is_some() {
+                            self.took(keymap.reserve(&self.dir, 1)?);
                         }
                         let word = ledger.linked(vacancy);
                         words += 1;

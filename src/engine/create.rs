@@ -85,6 +85,7 @@ pub(crate) fn publish(files: &Files, dir: &Dir) -> Result<()> {
     );
     settle_home(files, dir)?;
     header.put(layout::SUSPECT_AT, 0);
+    header.put(layout::KNOWN_AT, 0);
     header.put(layout::MAGIC_AT, u64::from_le_bytes(*layout::MAGIC));
     Ok(())
 }

@@ -4,7 +4,7 @@
 
 use crate::engine::ledger::{Ledger, Replaced};
 use crate::engine::room::Room;
-use crate::engine::store::{Proof, Store, stat};
+use crate::engine::store::{Proof, Store};
 use crate::error::Result;
 use crate::format::bucket::{self, Place, is_whole};
 use crate::format::header::{self as layout, Address};
@@ -61,7 +61,7 @@ impl Store {
         // No count is foretold: entries go one by one.
         self.decide(place, room.at + len, victims.len() as u64, u64::MAX, 0);
         proof.dirty = false;
-        self.count(stat::BYTES_LOGGED, len);
+        self.logged(len);
         self.roll_kill(victims, &room, place, len, seq, 0)
     }
 

@@ -6,17 +6,22 @@
 use std::fs::File;
 use std::io::Read;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
 
 use crate::engine::ledger::Ledger;
 use crate::engine::store::{Proof, Store};
 use crate::error::{Error, Result};
-use crate::format::header as layout;
+use crate::format::header::{self as layout, participant};
 use crate::format::name::Name;
 use crate::format::record::Apart;
 use crate::limits::STREAMS_MAX;
+use crate::part::participants;
 use crate::part::shared::setting;
 use crate::part::writer_lock;
 
+/// How long a large value waits for others to be written.
+const STREAM_PATIENCE: Duration = Duration::from_secs(2);
 /// Bytes reserved at a time.
 const RESERVE_STEP: u64 = 1 << 20;
 /// Bytes read from the caller's reader at a time.
@@ -41,23 +46,32 @@ impl Stream {
         let header = &store.files.header;
         header.disturb();
         let id = header.add(layout::NEXT_FILE_AT, 1);
-        let seat = (0..STREAMS_MAX as u64).find(|&seat| {
-            let word = header.word(store.stream_at(seat));
-            word.compare_exchange(
-                0,
-                id,
-                std::sync::atomic::Ordering::AcqRel,
-                std::sync::atomic::Ordering::Relaxed,
-            )
-            .is_ok()
-        });
-        let Some(seat) = seat else {
-            // Not `Busy`: they may all be of this very batch, which would wait for itself.
-            return Err(Error::TooLarge {
-                what: "the number of large values on their way at once, of all processes",
-                bytes: STREAMS_MAX as u64 + 1,
-                max_bytes: STREAMS_MAX as u64,
-            });
+        let claim = || {
+            (0..STREAMS_MAX as u64).find(|&seat| {
+                let word = header.word(store.stream_at(seat));
+                word.compare_exchange(0, id, Ordering::AcqRel, Ordering::Relaxed)
+                    .is_ok()
+            })
+        };
+        let start = Instant::now();
+        let seat = loop {
+            if let Some(seat) = claim() {
+                break seat;
+            }
+            // Rows of the dead first; then others may finish. Not for long: they may all be of this
+            // very batch.
+            if start.elapsed() > STREAM_PATIENCE {
+                return Err(Error::TooLarge {
+                    what: "the number of large values on their way at once, of all processes",
+                    bytes: STREAMS_MAX as u64 + 1,
+                    max_bytes: STREAMS_MAX as u64,
+                });
+            }
+            if let Ok(held) = Store::lock(&**store, Some(Duration::ZERO)) {
+                store.end_dead_streams(|owner| store.is_dead(owner))?;
+                drop(held);
+            }
+            std::thread::sleep(Duration::from_millis(2));
         };
         let at = store.stream_at(seat);
         header.put(at + 16, 0);
@@ -210,6 +224,18 @@ impl Store {
             .sum()
     }
 
+    /// Whether an owner word names nobody alive.
+    fn is_dead(&self, owner: u64) -> bool {
+        let header = &self.files.header;
+        let index = (owner >> 48) as usize;
+        let incarnation = owner >> 1 & ((1 << 47) - 1);
+        if index >= crate::limits::PARTICIPANTS_MAX {
+            return true;
+        }
+        let now = header.get(participants::at(index, participant::INCARNATION)) & ((1 << 47) - 1);
+        now != incarnation || matches!(participants::is_alive(header, &self.dir, index), Ok(false))
+    }
+
     /// Removes what dead participants were streaming. Under the writer lock, after repair.
     pub(crate) fn end_dead_streams(&self, is_dead: impl Fn(u64) -> bool) -> Result<()> {
         let header = &self.files.header;
@@ -245,7 +271,7 @@ impl Store {
     pub(crate) fn make_way(&self) -> Result<bool> {
         let had = self.graves() > 0;
         match if had {
-            self.flush(Some(std::time::Duration::from_millis(100)))
+            self.flush(Some(Duration::from_millis(100)))
         } else {
             Ok(())
         } {

@@ -103,7 +103,8 @@ fn look(dir: &Dir) -> Result<There> {
             if crc_is_right && (half(8) != layout::FORMAT_VERSION || half(12) != 0) {
                 return Err(newer(dir, Name::Header, half(8)));
             }
-            if crc_is_right {
+            let is_long = dir.stat_open(Name::Header, &file)?.len >= layout::HEADER_LEN;
+            if crc_is_right && is_long {
                 return Ok(There::Store);
             }
             // Another version may check its header in another way: it says so in plain.
@@ -213,6 +214,12 @@ fn enter(dir: Dir, wish: &Wish) -> Result<Store> {
     let header = Header::new(&dir, file)?;
     // A copy has another inode: nobody lives in it, whatever its rows say.
     let is_copy = header.get(layout::INODES_AT) != header.inode;
+    if is_copy && participants::any_file_held(&dir)? {
+        // Somebody lives on the header that stood here before.
+        return Err(Error::Moved {
+            path: dir.path_of(Name::Header),
+        });
+    }
     if !is_copy && participants::any_alive(&header, &dir)? {
         let files = Files::open(&dir, header)?;
         let me = participants::join(&files.header, &dir)?;
@@ -222,8 +229,7 @@ fn enter(dir: Dir, wish: &Wish) -> Result<Store> {
             me,
             clock: Arc::clone(&wish.clock),
         });
-        if writer_lock::names_my_past(&store.files.header, &store.me) {
-            writer_lock::take_from_the_dead(&store.files.header, &store.me);
+        if writer_lock::take_from_my_past(&store.files.header, &store.me) {
             store.repair_and_give_back()?;
         }
         return Ok(store);

@@ -31,6 +31,11 @@ impl Hit<'_> {
         self.met.address
     }
 
+    /// Whether the key's word still leads to this very version.
+    pub(crate) fn is_current(&self) -> bool {
+        self.met.unchanged() && bucket::place(self.met.word) == Some(self.place)
+    }
+
     /// The key, in the buffer.
     pub(crate) fn key<'b>(&self, buffer: &'b [u8]) -> &'b [u8] {
         &buffer[self.head.key_at..][..self.head.key_len]
@@ -229,7 +234,7 @@ impl Store {
             });
         }
         // The record first, what is committed after it: see DESIGN.md (batch).
-        if head.flags & flag::BATCH != 0 && head.seq > self.committed() {
+        if head.flags & flag::BATCH != 0 && self.is_pending(head.seq) {
             return self.judge_previous(hit, space, key, buffer);
         }
         if !met.unchanged() {
@@ -240,6 +245,12 @@ impl Store {
         } else {
             Verdict::Absent
         })
+    }
+
+    /// Whether a batch record that a word leads to is of a batch nobody may see yet. Its word was pointed
+    /// while the batch was pending, so without one it is committed, whatever `committed` says.
+    fn is_pending(&self, seq: u64) -> bool {
+        seq > self.committed() && self.files.header.get(layout::PENDING_AT) != 0
     }
 
     /// The version a batch not yet committed will replace.
@@ -278,7 +289,7 @@ impl Store {
                 },
             },
         };
-        Ok(if hit.met.unchanged() && hit.head.seq > self.committed() {
+        Ok(if hit.met.unchanged() && self.is_pending(hit.head.seq) {
             verdict
         } else {
             Verdict::Changed
@@ -390,7 +401,7 @@ impl Store {
         let hit = Hit { head, place, met };
         let same_entry =
             |head: &Head| head.options.space == space && head.order as u32 == cell.order_low;
-        if head.flags & flag::BATCH != 0 && head.seq > self.committed() {
+        if head.flags & flag::BATCH != 0 && self.is_pending(head.seq) {
             let key = hit.key(buffer).to_vec();
             return Ok(match self.judge_previous(hit, space, &key, buffer)? {
                 Verdict::Ours(hit) if !same_entry(&hit.head) => Verdict::Other,

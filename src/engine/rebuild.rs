@@ -20,6 +20,7 @@ use crate::format::seed::KeyHash;
 use crate::format::segment::{RECORDS_AT, SUMMARY_HASH_MASK, SegmentHead};
 use crate::format::settings::Settings;
 use crate::os::dir::Dir;
+use crate::os::host::Home;
 use crate::part::keymap::Keymap;
 use crate::part::order::{self, Cell};
 use crate::part::participants;
@@ -31,6 +32,8 @@ use crate::part::segments::row_at;
 /// The caller holds the gate and found nobody alive.
 pub(crate) fn rebuild(dir: Dir, known: Option<u64>, wish: &Wish) -> Result<Store> {
     let (ours, _) = dir.list()?;
+    let home = Home::of(&dir);
+    let known = known.or(remembered(&dir, &home)?);
     let (identity, header_is_whole) = identity(&dir, &ours)?;
     let mut ids: Vec<u64> = ours
         .iter()
@@ -64,6 +67,10 @@ pub(crate) fn rebuild(dir: Dir, known: Option<u64>, wish: &Wish) -> Result<Store
         .unwrap_or(0)
         .max(header.get(layout::GENERATION_AT).min(1 << 40))
         + 1;
+    header.put(
+        layout::KNOWN_AT,
+        known.map_or(0, |known| known | home.mark() << 48),
+    );
     let kept_settings = header_is_whole.then(|| header.settings()).flatten();
     create::blank_header(&header, &identity);
     header.put(layout::SUSPECT_AT, 1);
@@ -76,16 +83,12 @@ pub(crate) fn rebuild(dir: Dir, known: Option<u64>, wish: &Wish) -> Result<Store
         me,
         clock: Arc::clone(&wish.clock),
     });
-    store
-        .files
-        .header
-        .put_settings(&kept_settings.unwrap_or_else(|| wish.settings.clone()));
+    let kept_settings = kept_settings.unwrap_or_else(|| wish.settings.clone());
+    store.files.header.put_settings(&kept_settings);
     store.enter_segments(&segments)?;
     store.enter_winners(&winners)?;
     store.settle_counters(&scan, &ours)?;
-    let settings = store
-        .logged_settings()
-        .unwrap_or_else(|_| wish.settings.clone());
+    let settings = store.logged_settings().unwrap_or(kept_settings);
     store.files.header.put_settings(&settings);
     store.begin_after(&scan)?;
     create::publish(&store.files, &store.dir)?;
@@ -95,6 +98,16 @@ pub(crate) fn rebuild(dir: Dir, known: Option<u64>, wish: &Wish) -> Result<Store
         .header
         .put(layout::DISK_BYTES_AT, create::disk_of(&store.dir)?);
     Ok(store)
+}
+
+/// What a rebuild that was killed knew, in this boot and on this mount.
+fn remembered(dir: &Dir, home: &Home) -> Result<Option<u64>> {
+    let Some(file) = dir.open_to_read(Name::Header)? else {
+        return Ok(None);
+    };
+    let bytes = dir.read_at(Name::Header, &file, layout::KNOWN_AT, 8)?;
+    let word = bytes.try_into().map_or(0, u64::from_le_bytes);
+    Ok((word != 0 && word >> 48 == home.mark()).then_some(word & ((1 << 48) - 1)))
 }
 
 /// Who the store is: by its header, else by its segments. And whether the header is whole.

@@ -38,10 +38,13 @@ pub(crate) struct Room {
 impl Store {
     /// Space for the keymap's and the order list's next words.
     pub(crate) fn reserve_derived(&self, space: u32, entries: u64) -> Result<()> {
-        let taken = Keymap::of(&self.files).reserve(&self.dir, entries)?;
-        self.took(taken);
-        let taken = order::reserve(&self.files, &self.dir, space, entries)?;
-        self.took(taken);
+        self.took(Keymap::of(&self.files).reserve(&self.dir, entries)?);
+        self.reserve_cells(space, entries)
+    }
+
+    /// Space for the order list's next cells.
+    pub(crate) fn reserve_cells(&self, space: u32, entries: u64) -> Result<()> {
+        self.took(order::reserve(&self.files, &self.dir, space, entries)?);
         Ok(())
     }
 
@@ -139,9 +142,7 @@ impl Store {
         let to = (front + step)
             .min((segment.head.size - back) / STEP * STEP)
             .max(wanted);
-        if !removing {
-            self.budget(to - front)?;
-        }
+        self.budget_for(to - front, removing)?;
         segment.allocate(&self.dir, front, to)?;
         header.put(layout::FRONT_AT, to);
         self.took(to - front);
@@ -220,9 +221,7 @@ impl Store {
         } else {
             front
         };
-        if !removing {
-            self.budget(front + BACK_STEP_MIN)?;
-        }
+        self.budget_for(front + BACK_STEP_MIN, removing)?;
         let taken = segments::reserve(&self.files, &self.dir)?;
         self.took(taken);
         let id = header.add(layout::NEXT_FILE_AT, 1);

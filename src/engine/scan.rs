@@ -7,10 +7,12 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use crate::engine::large::CHUNK;
 use crate::engine::walk::{Next, Walk};
 use crate::error::Result;
 use crate::format::bucket::Place;
-use crate::format::record::{Head, Kind, Record, flag};
+use crate::format::name::Name;
+use crate::format::record::{Apart, Head, Kind, Record, flag};
 use crate::format::seed::KeyHash;
 use crate::format::segment::{Summary, SummaryKind};
 use crate::os::dir::Dir;
@@ -255,10 +257,10 @@ fn cut(
             let segment = &segments[usize::from(seen.place.slot) - 1];
             let is_whole = !seen.is_damaged
                 && seen.is_finished
-                && matches!(
-                    segment.read(dir, seen.place.at, &mut buffer)?,
-                    Read::Whole(_)
-                );
+                && match segment.read(dir, seen.place.at, &mut buffer)? {
+                    Read::Whole(head) => value_is_whole(dir, head.options.apart)?,
+                    Read::Damaged(_) => false,
+                };
             if !is_whole {
                 end = n;
                 break;
@@ -272,6 +274,29 @@ fn cut(
         scan.has_losses = true;
     }
     Ok(())
+}
+
+/// Whether a large value's file is what its record names: it may not have reached the disk.
+fn value_is_whole(dir: &Dir, apart: Option<Apart>) -> Result<bool> {
+    let Some(apart) = apart else { return Ok(true) };
+    let name = Name::Value(apart.id);
+    let Some(file) = dir.open_to_read(name)? else {
+        return Ok(false);
+    };
+    if dir.stat_open(name, &file)?.len != apart.len {
+        return Ok(false);
+    }
+    let mut crc = crc32fast::Hasher::new();
+    let mut at = 0;
+    while at < apart.len {
+        let bytes = dir.read_at(name, &file, at, CHUNK)?;
+        if bytes.is_empty() {
+            return Ok(false);
+        }
+        crc.update(&bytes);
+        at += bytes.len() as u64;
+    }
+    Ok(crc.finalize() == apart.crc)
 }
 
 fn drop_open_batch(all: &mut Vec<Seen>, scan: &mut Scan) {

@@ -4,9 +4,10 @@
 
 use crate::engine::store::{INNER_SPACE, Proof, Store};
 use crate::error::Result;
+use crate::format::header as layout;
 use crate::format::record::Draft;
 use crate::format::settings::Settings;
-use crate::part::shared::settings_pairs;
+use crate::part::shared::{setting, settings_pairs};
 
 /// The inner key of the settings.
 pub(crate) const KEY: &[u8] = b"settings";
@@ -32,11 +33,16 @@ impl Store {
             value: text.as_bytes(),
             ..self.blank_draft()
         };
-        self.put(
-            proof,
-            self.hash.of(INNER_SPACE, KEY),
-            &draft,
-            &settings_pairs(settings),
-        )
+        // A higher limit counts for its own record: a full store can be given more.
+        let header = &self.files.header;
+        let at = layout::SETTINGS_AT + setting::SIZE_LIMIT * 8;
+        let before = header.get(at);
+        header.put(at, before.max(settings.size_limit_bytes));
+        let hash = self.hash.of(INNER_SPACE, KEY);
+        let done = self.put(proof, hash, &draft, &settings_pairs(settings));
+        if done.is_err() {
+            header.put(at, before);
+        }
+        done
     }
 }

@@ -15,7 +15,7 @@ use crate::os::clock::{Clock, SystemClock};
 use crate::os::dir::Dir;
 use crate::os::lock::FileLock;
 use crate::os::raw;
-use crate::part::participants::Me;
+use crate::part::participants::{self, Me};
 use crate::part::segments::Segments;
 use crate::part::shared::{Files, setting};
 use crate::part::writer_lock::{self, Taken};
@@ -183,10 +183,12 @@ impl Store {
             self.repair(taken == Taken::Over)?;
         }
         header.disturb();
-        if header.number(layout::CLEAN_AT) != 0 {
-            // Durably, before anything changes: else a power loss would find the marker and half a change.
-            header.put(layout::CLEAN_AT, 0);
+        if header.get(layout::CLEAN_AT) != 0 {
+            // Durably, before anything changes: else a power loss would find the marker and half a
+            // change. Neither clean nor 0 until it is: whoever finds that does it again.
+            header.put(layout::CLEAN_AT, u64::MAX);
             self.dir.sync(Name::Header, header.file())?;
+            header.put(layout::CLEAN_AT, 0);
         }
         Ok(())
     }
@@ -243,8 +245,14 @@ impl Store {
 
     /// Refuses what would pass `size_limit_bytes`.
     pub(crate) fn budget(&self, more: u64) -> Result<()> {
+        self.budget_for(more, false)
+    }
+
+    /// The same; what removes or keeps the store going may use half of the sixteenth beyond.
+    pub(crate) fn budget_for(&self, more: u64, removing: bool) -> Result<()> {
         let limit_bytes = self.files.header.setting(setting::SIZE_LIMIT);
-        if self.disk_bytes() + more > limit_bytes {
+        let beyond = if removing { limit_bytes / 32 } else { 0 };
+        if self.disk_bytes().saturating_add(more) > limit_bytes.saturating_add(beyond) {
             return Err(Error::Full {
                 limit_bytes,
                 needed_bytes: more,
@@ -304,6 +312,8 @@ impl Drop for Store {
             }
             writer_lock::give_back(header);
         }
+        // Nothing of this handle is left in the store: its lock file may go.
+        participants::leave(header, &self.me);
     }
 }
 

@@ -244,5 +244,7 @@ pub(crate) fn locked<T>(
 ) -> Result<T> {
     let mut held: Held<&Store> = Store::lock(store, timeout)?;
     let (store, proof) = held.parts();
-    work(store, proof)
+    let done = work(store, proof)?;
+    store.mark_if_due(proof);
+    Ok(done)
 }

@@ -14,6 +14,9 @@ use crate::format::record::{Draft, Kind, Standing};
 use crate::format::segment::Summary;
 use crate::part::keymap::Keymap;
 
+/// A mark is due when so much was logged since the last one.
+const MARK_EVERY_BYTES: u64 = 64 * 1024;
+
 impl Store {
     /// Stores one entry; `extra` are header words that change with it.
     #[inline]
@@ -93,7 +96,7 @@ impl Store {
             // The entry is stored: a split that cannot be made now is made by a later write.
             let _ = Keymap::of(&self.files).grow();
         }
-        self.count(stat::BYTES_LOGGED, len);
+        self.logged(len);
         if draft.space == MAIN_SPACE {
             self.count(stat::SETS, 1);
             self.count(stat::BYTES_SET, draft.value.len() as u64);
@@ -164,7 +167,7 @@ impl Store {
         ledger.journal.commit(&self.files, &self.dir)?;
         proof.dirty = false;
         self.count(stat::DELETES, u64::from(draft.space == MAIN_SPACE));
-        self.count(stat::BYTES_LOGGED, len);
+        self.logged(len);
         Ok(())
     }
 
@@ -198,7 +201,32 @@ impl Store {
         ledger.tail(&room, place, len, 1, place, seq);
         ledger.journal.commit(&self.files, &self.dir)?;
         proof.dirty = false;
+        self.files.header.put(layout::UNMARKED_BYTES_AT, 0);
+        self.files.header.put(layout::MARKED_AT, durable_seq);
         Ok(())
+    }
+
+    /// So many bytes of records came.
+    pub(crate) fn logged(&self, bytes: u64) {
+        self.count(stat::BYTES_LOGGED, bytes);
+        let since = self.files.header.number(layout::UNMARKED_BYTES_AT);
+        self.files
+            .header
+            .put(layout::UNMARKED_BYTES_AT, since + bytes);
+    }
+
+    /// Notes in the log now and then how far it is durable, at no cost but the record: damage below
+    /// that is told from the end of the log. Under the lock, after a write.
+    pub(crate) fn mark_if_due(&self, proof: &mut Proof) {
+        let header = &self.files.header;
+        if header.number(layout::UNMARKED_BYTES_AT) < MARK_EVERY_BYTES {
+            return;
+        }
+        let durable = header.number(layout::DURABLE_AT);
+        if durable > header.number(layout::MARKED_AT) {
+            // The write is done: a mark that finds no space is written another time.
+            let _ = self.append_mark(proof, durable);
+        }
     }
 
     pub(crate) fn blank_draft(&self) -> Draft<'static> {

@@ -18,6 +18,9 @@ pub(crate) const HASH_SEED_AT: u64 = 32;
 pub(crate) const CREATED_MS_AT: u64 = 40;
 pub(crate) const IDENTITY_CRC_AT: u64 = 48;
 
+/// While a rebuild runs: the sequence it knows nothing is missing up to 48, whose home 16 bits.
+pub(crate) const KNOWN_AT: u64 = 56;
+
 // Trust: what an opener who finds nobody alive believes.
 /// Generation of the derived files.
 pub(crate) const GENERATION_AT: u64 = 64;
@@ -104,6 +107,9 @@ pub(crate) const GRAVES_HEAD_AT: u64 = 4672;
 pub(crate) const GRAVES_TAIL_AT: u64 = 4680;
 /// Bytes of the files in graves.
 pub(crate) const GRAVES_BYTES_AT: u64 = 4688;
+/// Bytes of records since the last mark, and the durable sequence it names.
+pub(crate) const UNMARKED_BYTES_AT: u64 = 4696;
+pub(crate) const MARKED_AT: u64 = 4704;
 /// Statistics kept by writers.
 pub(crate) const STATS_AT: u64 = 4736;
 

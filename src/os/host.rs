@@ -19,6 +19,13 @@ pub(crate) struct Home {
 }
 
 impl Home {
+    /// 16 bits by which another boot or mount is told; never 0.
+    pub(crate) fn mark(&self) -> u64 {
+        let words = [self.boot_id[0], self.boot_id[1], self.mount_id];
+        let bytes: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
+        u64::from(crc32fast::hash(&bytes) >> 16) | 1
+    }
+
     pub(crate) fn of(dir: &Dir) -> Home {
         let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
         let digits: String = boot.chars().filter(char::is_ascii_hexdigit).collect();

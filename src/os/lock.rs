@@ -16,7 +16,7 @@ use crate::os::raw;
 #[derive(Debug)]
 pub(crate) struct FileLock {
     file: Option<File>,
-    seat: Option<usize>,
+    seat: usize,
     forks: u64,
     pub(crate) inode: u64,
 }
@@ -24,29 +24,21 @@ pub(crate) struct FileLock {
 impl FileLock {
     /// Tries once; `None`: somebody else has it.
     pub(crate) fn try_take(dir: &Dir, name: Name) -> Result<Option<FileLock>> {
-        let file = dir.open_lock(name)?;
-        Self::try_lock(dir, name, file)
-    }
-
-    fn try_lock(dir: &Dir, name: Name, file: File) -> Result<Option<FileLock>> {
-        let forks = raw::forks();
-        let Some(seat) = raw::register_lock(file.as_raw_fd()) else {
-            let error = std::io::Error::other("more than 1024 locks are held by this process");
-            return Err(Error::io("locking", dir.path_of(name), error));
-        };
-        let inode = dir.stat_open(name, &file)?.inode;
-        let lock = FileLock {
-            file: Some(file),
-            seat: Some(seat),
-            forks,
-            inode,
-        };
+        let lock = raw::without_fork(|| -> Result<FileLock> {
+            let file = dir.open_lock(name)?;
+            let inode = dir.stat_open(name, &file)?.inode;
+            let Some(seat) = raw::register_lock(file.as_raw_fd()) else {
+                return Err(too_many(dir, name));
+            };
+            Ok(FileLock {
+                file: Some(file),
+                seat,
+                forks: raw::forks(),
+                inode,
+            })
+        })?;
         match lock.file.as_ref().map(fs2::FileExt::try_lock_exclusive) {
-            Some(Err(error))
-                if error.raw_os_error() == fs2::lock_contended_error().raw_os_error() =>
-            {
-                Ok(None)
-            }
+            Some(Err(error)) if is_contended(&error) => Ok(None),
             Some(Err(error)) => Err(Error::io("locking", dir.path_of(name), error)),
             _ => Ok(Some(lock)),
         }
@@ -86,10 +78,22 @@ impl Drop for FileLock {
             let _ = file.into_raw_fd();
             return;
         }
-        if let Some(seat) = self.seat {
-            raw::forget_lock(seat);
-        }
+        // First the lock, for every copy of the description; then the descriptor.
+        let _ = fs2::FileExt::unlock(&file);
+        raw::without_fork(|| {
+            raw::forget_lock(self.seat);
+            drop(file);
+        });
     }
+}
+
+pub(crate) fn too_many(dir: &Dir, name: Name) -> Error {
+    let error = std::io::Error::other("more than 1024 locks are held by this process");
+    Error::io("locking", dir.path_of(name), error)
+}
+
+fn is_contended(error: &std::io::Error) -> bool {
+    error.raw_os_error() == fs2::lock_contended_error().raw_os_error()
 }
 
 /// Whether somebody alive holds `name` exclusively. Asks with a *shared* try-lock, which two can hold.
@@ -109,9 +113,7 @@ pub(crate) fn is_held(dir: &Dir, name: Name, inode: u64) -> Result<bool> {
     }
     match fs2::FileExt::try_lock_shared(&file) {
         Ok(()) => Ok(false),
-        Err(error) if error.raw_os_error() == fs2::lock_contended_error().raw_os_error() => {
-            Ok(true)
-        }
+        Err(error) if is_contended(&error) => Ok(true),
         Err(error) => Err(Error::io("testing the lock", dir.path_of(name), error)),
     }
 }

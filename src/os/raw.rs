@@ -9,7 +9,7 @@ use std::fs::File;
 use std::io;
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI32, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
 use memmap2::{Advice, MmapOptions, MmapRaw};
 
@@ -227,27 +227,58 @@ static FORKS: AtomicU64 = AtomicU64::new(0);
 static LOCK_FDS: [AtomicI32; 1024] = [const { AtomicI32::new(0) }; 1024];
 static HANDLER: std::sync::Once = std::sync::Once::new();
 
+/// Held while a lock's descriptor is opened or closed and its seat changes: no fork in between.
+static NO_FORK: AtomicBool = AtomicBool::new(false);
+
 /// Changes in the child of a fork, and only there.
 #[inline]
 pub(crate) fn forks() -> u64 {
     FORKS.load(Ordering::Relaxed)
 }
 
-/// Has the child of a fork close `fd`, so that it never keeps its parent's lock alive.
+/// Runs `work`, a few system calls, while no thread of this process forks.
+pub(crate) fn without_fork<T>(work: impl FnOnce() -> T) -> T {
+    struct Open;
+    impl Drop for Open {
+        fn drop(&mut self) {
+            NO_FORK.store(false, Ordering::Release);
+        }
+    }
+    HANDLER.call_once(|| {
+        // SAFETY: the handlers only touch atomics, yield and call close(2): all are safe around a fork.
+        unsafe { libc::pthread_atfork(Some(before_fork), Some(in_parent), Some(in_child)) };
+    });
+    before_fork();
+    let _open = Open;
+    work()
+}
+
+extern "C" fn before_fork() {
+    while NO_FORK
+        .compare_exchange_weak(false, true, Ordering::Acquire, Ordering::Relaxed)
+        .is_err()
+    {
+        std::thread::yield_now();
+    }
+}
+
+extern "C" fn in_parent() {
+    NO_FORK.store(false, Ordering::Release);
+}
+
+/// Has the child of a fork close `fd`, so that it never keeps its parent's lock alive. Inside
+/// [`without_fork`].
 ///
 /// Returns the seat to give to [`forget_lock`]; `None`: more locks than seats.
 pub(crate) fn register_lock(fd: i32) -> Option<usize> {
-    HANDLER.call_once(|| {
-        // SAFETY: `in_child` only stores to atomics and calls close(2): both are safe after a fork.
-        unsafe { libc::pthread_atfork(None, None, Some(in_child)) };
-    });
-    LOCK_FDS.iter().position(|seat| {
+    let is_free = |seat: &AtomicI32| {
         seat.compare_exchange(0, fd + 1, Ordering::AcqRel, Ordering::Relaxed)
             .is_ok()
-    })
+    };
+    LOCK_FDS.iter().position(is_free)
 }
 
-/// The lock's descriptor is about to be closed.
+/// The lock's descriptor is about to be closed. Inside [`without_fork`].
 pub(crate) fn forget_lock(seat: usize) {
     LOCK_FDS[seat].store(0, Ordering::Release);
 }
@@ -257,18 +288,34 @@ extern "C" fn in_child() {
     for seat in &LOCK_FDS {
         let fd = seat.swap(0, Ordering::AcqRel) - 1;
         if fd >= 0 {
-            // SAFETY: the descriptor belongs to a lock file of the parent's handle, whose owner in this
-            // process (`FileLock`) sees the fork and never closes it again. Closing a description that
-            // is shared with the parent releases nothing of the parent's.
+            // SAFETY: the descriptor belongs to a lock of the parent's, whose owner in this process
+            // sees the fork and never closes it again. Closing a description that is shared with the
+            // parent releases nothing of the parent's.
             unsafe { libc::close(fd) };
         }
     }
+    NO_FORK.store(false, Ordering::Release);
 }
 
 /// Tries for an exclusive lock on one byte of `file` (an open file description lock, fcntl(2)).
 pub(crate) fn try_lock_byte(file: &File, byte: u64) -> io::Result<bool> {
+    match byte_lock(file, byte, libc::F_WRLCK) {
+        Ok(()) => Ok(true),
+        Err(error) if matches!(error.raw_os_error(), Some(libc::EAGAIN | libc::EACCES)) => {
+            Ok(false)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// Gives the lock on one byte back, for every copy of the description.
+pub(crate) fn unlock_byte(file: &File, byte: u64) -> io::Result<()> {
+    byte_lock(file, byte, libc::F_UNLCK)
+}
+
+fn byte_lock(file: &File, byte: u64, kind: i32) -> io::Result<()> {
     let request = libc::flock64 {
-        l_type: libc::F_WRLCK as libc::c_short,
+        l_type: kind as libc::c_short,
         l_whence: libc::SEEK_SET as libc::c_short,
         l_start: byte as i64,
         l_len: 1,
@@ -277,12 +324,9 @@ pub(crate) fn try_lock_byte(file: &File, byte: u64) -> io::Result<bool> {
     // SAFETY: the descriptor is open and `request` is a whole flock64, which the call only reads.
     let done = unsafe { libc::fcntl(file.as_raw_fd(), libc::F_OFD_SETLK, &request) };
     if done == 0 {
-        return Ok(true);
-    }
-    let error = io::Error::last_os_error();
-    match error.raw_os_error() {
-        Some(libc::EAGAIN | libc::EACCES) => Ok(false),
-        _ => Err(error),
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
     }
 }
 

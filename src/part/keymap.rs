@@ -258,6 +258,10 @@ impl<'a> Keymap<'a> {
     ///
     /// Returns the bytes taken on disk. A refusal for the split alone is not an error: chains grow.
     pub(crate) fn reserve(&self, dir: &Dir, over_buckets: u64) -> Result<u64> {
+        self.reserve_for(dir, over_buckets, 0)
+    }
+
+    fn reserve_for(&self, dir: &Dir, over_buckets: u64, more: u64) -> Result<u64> {
         let header = &self.files.header;
         let mut taken = 0;
         let over_need = (header.number(layout::OVER_USED_AT) + over_buckets + 2) * BUCKET_LEN;
@@ -272,7 +276,7 @@ impl<'a> Keymap<'a> {
             taken += step;
         }
         let has = header.number(layout::KEYMAP_BYTES_AT);
-        if self.wants_split() && (self.split().target() + 4) * BUCKET_LEN > has {
+        if self.wants_split_for(more) && (self.split().target() + 4) * BUCKET_LEN > has {
             let step = (has / 64)
                 .clamp(GROW_MIN, 4 << 20)
                 .next_multiple_of(GROW_MIN);
@@ -285,9 +289,14 @@ impl<'a> Keymap<'a> {
     }
 
     fn wants_split(&self) -> bool {
+        self.wants_split_for(0)
+    }
+
+    /// Whether `more` words would pass the load.
+    pub(crate) fn wants_split_for(&self, more: u64) -> bool {
         let (times, share) = LOAD;
         let buckets = self.split().buckets();
-        self.files.header.number(layout::KEYMAP_USED_AT) * times > buckets * WORDS * share
+        (self.files.header.number(layout::KEYMAP_USED_AT) + more) * times > buckets * WORDS * share
             && buckets < BUCKETS_MAX
     }
 
@@ -296,6 +305,21 @@ impl<'a> Keymap<'a> {
         if !self.wants_split() {
             return Ok(());
         }
+        self.split_one()
+    }
+
+    /// Splits for `more` words to come, as far as there is room; whether one was split.
+    pub(crate) fn grow_for(&self, dir: &Dir, more: u64) -> Result<(bool, u64)> {
+        if !self.wants_split_for(more) {
+            return Ok((false, 0));
+        }
+        let taken = self.reserve_for(dir, 0, more)?;
+        let before = self.split();
+        self.split_one()?;
+        Ok((self.split() != before, taken))
+    }
+
+    fn split_one(&self) -> Result<()> {
         let header = &self.files.header;
         let split = self.split();
         let room = (split.target() + 1) * BUCKET_LEN <= header.number(layout::KEYMAP_BYTES_AT);

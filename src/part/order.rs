@@ -39,11 +39,6 @@ impl Cell {
             order_low: bits as u32,
         }
     }
-
-    /// Whether the cell was made after `bound`; orders are compared as they wrap.
-    pub(crate) fn is_after(self, bound: u64) -> bool {
-        (self.order_low.wrapping_sub(bound as u32) as i32) > 0
-    }
 }
 
 /// Where cell `index` of a space stands.
@@ -94,10 +89,8 @@ mod tests {
     use super::Cell;
 
     #[test]
-    fn cells_come_back_and_compare_across_the_wrap() {
+    fn cells_come_back() {
         let cell = Cell::new(0x7FFF_1234, 0x1_0000_0005);
         assert_eq!(Cell::from_bits(cell.to_bits()), cell);
-        assert!(cell.is_after(0xFFFF_FFFF) && cell.is_after(0x1_0000_0004));
-        assert!(!cell.is_after(0x1_0000_0005) && !cell.is_after(0x1_0000_0100));
     }
 }

@@ -74,6 +74,11 @@ pub(crate) fn forget_all(header: &Header) {
     }
 }
 
+/// Frees this participant's own row; its lock goes with `me`.
+pub(crate) fn leave(header: &Header, me: &Me) {
+    put_inode(header, me.index, 0);
+}
+
 /// Takes a free participant. The caller holds the gate.
 pub(crate) fn join(header: &Header, dir: &Dir) -> Result<Me> {
     for index in 0..PARTICIPANTS_MAX {

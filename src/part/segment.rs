@@ -54,12 +54,14 @@ impl Segment {
             .set_len(name, &file, head.size)
             .and_then(|()| dir.allocate(name, &file, 0, front))
             .and_then(|()| dir.allocate(name, &file, head.size - back, back));
-        if let Err(error) = made {
+        let mapped = made.and_then(|()| {
+            Map::new(&file, 0, head.size as usize)
+                .map_err(|error| Error::io("mapping", dir.path_of(name), error))
+        });
+        let map = mapped.inspect_err(|_| {
+            // The error that is told is the first one.
             let _ = dir.remove(name);
-            return Err(error);
-        }
-        let map = Map::new(&file, 0, head.size as usize)
-            .map_err(|error| Error::io("mapping", dir.path_of(name), error))?;
+        })?;
         map.copy_in(0, &head.encode());
         Ok(Segment {
             head,

@@ -98,23 +98,28 @@ pub(crate) fn take(
     }
 }
 
-/// Takes the lock from whoever the word names: the caller holds the gate and knows nobody lives, or
-/// the word names an earlier incarnation of its own participant.
-pub(crate) fn take_from_the_dead(header: &Header, me: &Me) -> Taken {
-    let before = header
+/// Takes the lock from whoever the word names: the caller holds the gate and knows nobody lives.
+pub(crate) fn take_from_the_dead(header: &Header, me: &Me) {
+    header
         .word(OWNER_AT)
         .swap(name_of(me) | WAITERS, Ordering::AcqRel);
-    if before == 0 {
-        Taken::Free
-    } else {
-        Taken::Over
-    }
 }
 
-/// Whether the word names an earlier incarnation of `me`'s participant.
-pub(crate) fn names_my_past(header: &Header, me: &Me) -> bool {
+/// Takes the lock over if the word names an earlier incarnation of `me`'s participant. Whether it did:
+/// a waiter may have found that one dead first, and be repairing.
+pub(crate) fn take_from_my_past(header: &Header, me: &Me) -> bool {
     let owner = header.get(OWNER_AT);
-    owner != 0 && owner >> 48 == me.index as u64 && owner & !WAITERS != name_of(me)
+    let is_past = owner != 0 && owner >> 48 == me.index as u64 && owner & !WAITERS != name_of(me);
+    is_past
+        && header
+            .word(OWNER_AT)
+            .compare_exchange(
+                owner,
+                name_of(me) | WAITERS,
+                Ordering::AcqRel,
+                Ordering::Relaxed,
+            )
+            .is_ok()
 }
 
 fn is_owner_alive(header: &Header, dir: &Dir, owner: u64) -> Result<bool> {

@@ -147,7 +147,7 @@ impl Cache {
                 break;
             }
             // Its file is gone: the entry has changed, or the file was taken away.
-            if hit.met.unchanged() {
+            if hit.is_current() {
                 return Err(store.missing_value(&hit.head));
             }
         }

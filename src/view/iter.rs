@@ -82,9 +82,6 @@ impl Cursor {
         let Some(cell) = order::cell(&store.files, &store.dir, self.space, index)? else {
             return Ok(None);
         };
-        if cell.is_after(self.bound) {
-            return Ok(None);
-        }
         loop {
             let Some(hit) = store.find_cell(self.space, cell, buffer)? else {
                 return Ok(None);
@@ -99,7 +96,7 @@ impl Cursor {
                 return Ok(Some(Seen::Live(item)));
             }
             // Its file is gone: the entry has changed, or the file was taken away.
-            if hit.met.unchanged() {
+            if hit.is_current() {
                 return Err(store.missing_value(&hit.head));
             }
         }

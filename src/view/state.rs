@@ -119,6 +119,7 @@ impl State {
         changes.retain(|change| !change.is_void);
         let (store, proof) = self.held.parts();
         store.commit(proof, &changes)?;
+        store.mark_if_due(proof);
         for stream in self.streams.drain(..) {
             // One that was set and replaced again in the transaction is of no record: it goes.
             if changes.iter().any(|change| {
