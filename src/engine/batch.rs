@@ -66,6 +66,8 @@ struct Before {
     old: Option<Replaced>,
     /// The key's word, when it has one.
     word: Option<Address>,
+    /// Where that leads, when it cannot be read.
+    damaged: Option<Place>,
 }
 
 /// One record of a decided batch, as rolling forward needs it.
@@ -110,6 +112,7 @@ impl Store {
                     old,
                     word: Some(word),
                     is_set: false,
+                    ..
                 },
             ] => {
                 let stored_s = self.second(self.now_ms());
@@ -143,12 +146,17 @@ impl Store {
                     Found::Nothing => (None, None),
                 };
             let is_set = draft.kind == Kind::Set;
+            let damaged = match word {
+                Some(word) if old.is_none() => bucket::place(self.files.load(&self.dir, word)?),
+                _ => None,
+            };
             if is_set || word.is_some() {
                 found.push(Before {
                     n,
                     is_set,
                     old,
                     word,
+                    damaged,
                 });
             }
         }
@@ -270,7 +278,12 @@ impl Store {
             };
             let seq = base + 1 + n as u64;
             let order = one.old.filter(|_| !is_fresh).map_or(seq, |old| old.order);
-            let previous = one.old.map_or(0, |old| old.place.to_bits());
+            // Of a damaged version too: its word is found again by it.
+            let previous = one
+                .old
+                .map(|old| old.place)
+                .or(one.damaged)
+                .map_or(0, Place::to_bits);
             let standing = Standing {
                 seq,
                 order,

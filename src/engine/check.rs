@@ -11,7 +11,7 @@ use serde::Serialize;
 use crate::engine::store::Store;
 use crate::engine::walk::{Next, Walk};
 use crate::error::{Error, Result};
-use crate::format::bucket::{self, KNOWN_MASK, Place, is_whole, known_hash};
+use crate::format::bucket::{self, BUCKET_LEN, KNOWN_MASK, Place, is_whole, known_hash};
 use crate::format::header::{self as layout, Address, Shared, space};
 use crate::format::name::Name;
 use crate::format::record::{Head, Kind};
@@ -20,6 +20,9 @@ use crate::part::keymap::Keymap;
 use crate::part::order;
 use crate::part::segment::{Read, Segment};
 use crate::part::segments;
+
+/// More findings than this tell nothing more.
+const FINDINGS_MAX: usize = 1_000;
 
 /// Something that is not as it should be.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -55,6 +58,9 @@ impl CheckReport {
     }
 
     fn add(&mut self, path: PathBuf, offset: u64, what: impl Into<String>) {
+        if self.findings.len() >= FINDINGS_MAX {
+            return;
+        }
         self.findings.push(Finding {
             path,
             offset,
@@ -175,7 +181,13 @@ impl Store {
         let keymap = Keymap::of(&self.files);
         let mut buffer = Vec::new();
         let mut index = 0;
-        while index < keymap.split().buckets() {
+        let in_file = self.files.keymap.len()? / BUCKET_LEN;
+        if keymap.split().buckets() > in_file {
+            let what = "the growth word names buckets past the end of this file";
+            report.add(self.files.keymap.path().into(), 0, what);
+        }
+        while index < keymap.split().buckets().min(in_file) && report.findings.len() < FINDINGS_MAX
+        {
             let mut words = Vec::new();
             if let Err(error) = keymap.words(index, |address, word| words.push((address, word))) {
                 report.add_error(error)?;
@@ -241,12 +253,13 @@ impl Store {
             return wrong("a word of the keymap leads to another key's record");
         }
         if let Some(apart) = head.options.apart {
-            let mut value = Vec::new();
-            if self.read_apart(apart, &mut value)?.is_none() && !changed() {
+            let is_whole = crate::engine::scan::value_is_whole(&self.dir, Some(apart))?;
+            if !is_whole && !changed() {
+                let path = self.dir.path_of(Store::value_file(apart.id));
                 return Err(Error::corrupt(
-                    self.dir.path_of(Store::value_file(apart.id)),
+                    path,
                     0,
-                    "the file of a large value is missing",
+                    "a large value's file is missing or damaged",
                 ));
             }
         }

@@ -87,7 +87,7 @@ impl<'a> Ledger<'a> {
         };
         let mut new_live = None;
         if let Some((slot, len)) = new {
-            new_live = Some((slot, live(slot)? + len));
+            new_live = Some((slot, live(slot)?.saturating_add(len)));
         }
         if let Some(old) = old {
             let slot = old.place.slot;

@@ -239,7 +239,7 @@ fn enter(dir: Dir, wish: &Wish) -> Result<Store> {
     let is_clean = header.number(layout::CLEAN_AT) == header.number(layout::COMMITTED_AT) + 1;
     let quiet = header.get(layout::QUIET_AT);
     let is_quiet = quiet == 0 || quiet == header.quiet();
-    let known = (same_home && is_quiet).then(|| header.number(layout::COMMITTED_AT));
+    let known = same_home.then(|| header.number(layout::COMMITTED_AT));
     if !(same_home || is_clean) || !is_quiet || header.get(layout::SUSPECT_AT) != 0 {
         return rebuild::rebuild(dir, known, wish);
     }

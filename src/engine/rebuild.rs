@@ -91,6 +91,8 @@ pub(crate) fn rebuild(dir: Dir, known: Option<u64>, wish: &Wish) -> Result<Store
     let settings = store.logged_settings().unwrap_or(kept_settings);
     store.files.header.put_settings(&settings);
     store.begin_after(&scan)?;
+    let disk = create::disk_of(&store.dir)?;
+    store.files.header.put(layout::DISK_BYTES_AT, disk);
     create::publish(&store.files, &store.dir)?;
     store.remove_leftovers(&ours, &scan, &winners)?;
     store

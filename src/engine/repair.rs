@@ -75,7 +75,9 @@ impl Store {
         let back = header.number(layout::BACK_AT).min(segment.head.size);
         let index = header.number(layout::TAIL_COUNT_AT);
         if tail.at + record::HEAD_LEN as u64 <= front {
-            let end = garbage_end(segment, self, tail.at, front)?;
+            // Lines of live records may stand close behind the tail.
+            let lines = segment.head.size.saturating_sub(index * SUMMARY_LEN);
+            let end = garbage_end(segment, self, tail.at, front.min(lines))?;
             segment.blank(tail.at, end);
         }
         let mut last = index;
@@ -94,7 +96,7 @@ impl Store {
 fn garbage_end(segment: &Segment, store: &Store, at: u64, front: u64) -> Result<u64> {
     let mut end = at;
     loop {
-        if end + record::HEAD_LEN as u64 > front || (end == at && segment.is_blank(at)) {
+        if end + record::HEAD_LEN as u64 > front || segment.is_blank(end) {
             return Ok(end.min(front));
         }
         match segment.read_head(store.dir(), end)? {

@@ -242,9 +242,10 @@ impl Store {
                 return Err(error);
             }
         };
+        // Before the first record is there to be synced.
+        header.add(layout::NAMES_AT, 1);
         self.enter_row(&segment, front)?;
         self.took(front + BACK_STEP_MIN);
-        header.add(layout::NAMES_AT, 1);
         self.segments.keep(segment);
         Ok(())
     }

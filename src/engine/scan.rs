@@ -269,7 +269,12 @@ fn cut(
         last = seen.seq;
     }
     all.truncate(end);
-    scan.end_seq = last.max(known.min(u64::MAX >> 16));
+    // A word that lies tells at most so much.
+    scan.end_seq = if known - last.min(known) < 1 << 32 {
+        last.max(known)
+    } else {
+        last
+    };
     if last < known {
         scan.has_losses = true;
     }
@@ -277,7 +282,7 @@ fn cut(
 }
 
 /// Whether a large value's file is what its record names: it may not have reached the disk.
-fn value_is_whole(dir: &Dir, apart: Option<Apart>) -> Result<bool> {
+pub(crate) fn value_is_whole(dir: &Dir, apart: Option<Apart>) -> Result<bool> {
     let Some(apart) = apart else { return Ok(true) };
     let name = Name::Value(apart.id);
     let Some(file) = dir.open_to_read(name)? else {

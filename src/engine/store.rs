@@ -173,6 +173,10 @@ impl Store {
             self.check_moved()?;
             self.moved_checked_ms.store(now, Ordering::Relaxed);
         }
+        header.put(
+            layout::TAKES_AT,
+            header.get(layout::TAKES_AT).wrapping_add(1),
+        );
         let unfinished = [
             layout::JOURNAL_AT,
             layout::PENDING_AT,

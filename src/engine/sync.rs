@@ -157,21 +157,26 @@ impl Store {
             return Ok(());
         }
         self.flush(timeout)?;
-        self.sync_log()?;
-        let seq = self.committed();
+        // Under the lock no change is half done: `committed` moves before a change is over.
+        let (seq, takes) = locked(self, timeout, |store, _| {
+            Ok((store.committed(), store.files.header.get(layout::TAKES_AT)))
+        })?;
+        self.sync_to(seq)?;
         for region in self.files.derived(&self.dir)? {
             self.dir.sync(region.name(), region.file())?;
         }
         self.dir.sync_names()?;
         let mut held = Store::lock(self, timeout)?;
         let (store, proof) = held.parts();
-        store.mark_clean(proof, seq)
+        store.mark_clean(proof, seq, takes.wrapping_add(1))
     }
 
-    fn mark_clean(&self, proof: &mut Proof, seq: u64) -> Result<()> {
+    /// `takes`: how often the lock was taken if nobody else had it since the derived files were synced.
+    fn mark_clean(&self, proof: &mut Proof, seq: u64, takes: u64) -> Result<()> {
         let _ = proof;
         let header = &self.files.header;
-        if self.committed() != seq || header.number(layout::DURABLE_AT) < seq {
+        let is_untouched = header.get(layout::TAKES_AT) == takes && self.committed() == seq;
+        if !is_untouched || header.number(layout::DURABLE_AT) < seq {
             return Ok(());
         }
         header.put(layout::CLEAN_AT, seq + 1);

@@ -46,6 +46,8 @@ pub(crate) const SETTINGS_CRC_AT: u64 = SETTINGS_AT + SETTINGS_WORDS * 8;
 pub(crate) const OWNER_AT: u64 = 4096;
 /// Since when, ms since 1970; for messages.
 pub(crate) const OWNER_SINCE_AT: u64 = OWNER_AT + 64;
+/// How often the lock was taken.
+pub(crate) const TAKES_AT: u64 = OWNER_AT + 72;
 /// The newest sequence number readers may see.
 pub(crate) const COMMITTED_AT: u64 = 4224;
 /// How far the keymap has grown.
