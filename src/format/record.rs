@@ -89,8 +89,6 @@ pub(crate) struct Options {
     /// Plain length and dictionary of a compressed value.
     pub(crate) zstd: Option<(u32, u32)>,
     pub(crate) apart: Option<Apart>,
-    pub(crate) sliding_ms: Option<u64>,
-    pub(crate) cost_bits: Option<u64>,
     /// Sequence at which the tags were last changed, and how many there are.
     pub(crate) tag_seq: u64,
     pub(crate) tag_count: u16,
@@ -327,8 +325,9 @@ fn parse_head(bytes: &[u8]) -> Option<Head> {
             crc: next(flag::APART)?? as u32,
         });
     }
-    options.sliding_ms = next(flag::SLIDING)?;
-    options.cost_bits = next(flag::COST)?;
+    // Kept for what is to come: passed over.
+    next(flag::SLIDING)?;
+    next(flag::COST)?;
     if let Some(word) = next(flag::TAGS)? {
         options.tag_seq = word & ((1 << 48) - 1);
         options.tag_count = (word >> 48) as u16;
