@@ -26,7 +26,34 @@ pub(crate) struct Hit<'a> {
     pub(crate) met: Met<'a>,
 }
 
-impl Hit<'_> {
+/// Where an entry was found, as the look-up passes it on: a `Hit` is several times as large.
+#[derive(Clone, Copy)]
+struct Spot<'a> {
+    place: Place,
+    met: Met<'a>,
+}
+
+impl<'a> Spot<'a> {
+    /// With its verified record in `buffer`.
+    #[inline]
+    fn hit(self, buffer: &[u8]) -> Option<Hit<'a>> {
+        let head = crate::format::record::verified_head(buffer)?;
+        Some(Hit {
+            head,
+            place: self.place,
+            met: self.met,
+        })
+    }
+}
+
+impl<'a> Hit<'a> {
+    fn spot(&self) -> Spot<'a> {
+        Spot {
+            place: self.place,
+            met: self.met,
+        }
+    }
+
     pub(crate) fn address(&self) -> Address {
         self.met.address
     }
@@ -56,10 +83,6 @@ impl Hit<'_> {
 }
 
 /// What a look-up for a writer finds.
-#[expect(
-    clippy::large_enum_variant,
-    reason = "lives for one call, on its stack"
-)]
 pub(crate) enum Found<'a> {
     /// The newest version, whole.
     Entry(Hit<'a>),
@@ -70,7 +93,7 @@ pub(crate) enum Found<'a> {
 
 /// What a candidate word led to.
 enum Verdict<'a> {
-    Ours(Hit<'a>),
+    Ours(Spot<'a>),
     /// The key's word, but nobody may see an entry behind it.
     Absent,
     Other,
@@ -80,7 +103,7 @@ enum Verdict<'a> {
 }
 
 enum Outcome<'a> {
-    Hit(Hit<'a>),
+    Hit(Spot<'a>),
     Absent,
     Again,
     Damaged(Error, Address),
@@ -97,7 +120,7 @@ impl Store {
         buffer: &mut Vec<u8>,
     ) -> Result<Option<Hit<'_>>> {
         match self.search(space, key, hash, buffer)? {
-            Outcome::Hit(hit) => Ok(Some(hit)),
+            Outcome::Hit(spot) => Ok(spot.hit(buffer)),
             Outcome::Damaged(error, _) => Err(error),
             _ => Ok(None),
         }
@@ -112,7 +135,7 @@ impl Store {
         buffer: &mut Vec<u8>,
     ) -> Result<Found<'_>> {
         match self.search(space, key, hash, buffer) {
-            Ok(Outcome::Hit(hit)) => Ok(Found::Entry(hit)),
+            Ok(Outcome::Hit(spot)) => Ok(spot.hit(buffer).map_or(Found::Nothing, Found::Entry)),
             Ok(Outcome::Damaged(_, address)) => Ok(Found::Damaged(address)),
             Ok(_) => Ok(Found::Nothing),
             // Damage that is nobody's for sure: the new version gets a word of its own.
@@ -149,7 +172,7 @@ impl Store {
                     return Ok(ControlFlow::Continue(()));
                 }
                 Ok(match self.judge(met, space, key, hash, buffer)? {
-                    Verdict::Ours(hit) => ControlFlow::Break(Outcome::Hit(hit)),
+                    Verdict::Ours(spot) => ControlFlow::Break(Outcome::Hit(spot)),
                     Verdict::Absent => ControlFlow::Break(Outcome::Absent),
                     Verdict::Changed => ControlFlow::Break(Outcome::Again),
                     Verdict::Other => ControlFlow::Continue(()),
@@ -241,7 +264,7 @@ impl Store {
             return Ok(Verdict::Changed);
         }
         Ok(if head.kind == Kind::Set {
-            Verdict::Ours(hit)
+            Verdict::Ours(hit.spot())
         } else {
             Verdict::Absent
         })
@@ -281,7 +304,7 @@ impl Store {
                             && previous.key(buffer) == key
                             && head.kind == Kind::Set;
                         if ours {
-                            Verdict::Ours(previous)
+                            Verdict::Ours(previous.spot())
                         } else {
                             Verdict::Changed
                         }
@@ -343,7 +366,7 @@ impl Store {
                     return Ok(ControlFlow::Continue(()));
                 }
                 Ok(match self.judge_cell(met, space, cell, buffer)? {
-                    Verdict::Ours(hit) => ControlFlow::Break(Outcome::Hit(hit)),
+                    Verdict::Ours(spot) => ControlFlow::Break(Outcome::Hit(spot)),
                     Verdict::Absent => ControlFlow::Break(Outcome::Absent),
                     Verdict::Changed => ControlFlow::Break(Outcome::Again),
                     Verdict::Other => ControlFlow::Continue(()),
@@ -354,7 +377,7 @@ impl Store {
                 })
             })?;
             match found {
-                Some(Outcome::Hit(hit)) => return Ok(Some(hit)),
+                Some(Outcome::Hit(spot)) => return Ok(spot.hit(buffer)),
                 Some(Outcome::Again) => std::hint::spin_loop(),
                 Some(_) => return Ok(None),
                 None if keymap.split().bucket(cell.hash) != index => {}
@@ -404,7 +427,11 @@ impl Store {
         if head.flags & flag::BATCH != 0 && self.is_pending(head.seq) {
             let key = hit.key(buffer).to_vec();
             return Ok(match self.judge_previous(hit, space, &key, buffer)? {
-                Verdict::Ours(hit) if !same_entry(&hit.head) => Verdict::Other,
+                Verdict::Ours(spot)
+                    if !spot.hit(buffer).is_some_and(|hit| same_entry(&hit.head)) =>
+                {
+                    Verdict::Other
+                }
                 Verdict::Absent => Verdict::Other,
                 verdict => verdict,
             });
@@ -415,7 +442,7 @@ impl Store {
         if !same_entry(&head) || head.kind != Kind::Set {
             return Ok(Verdict::Other);
         }
-        Ok(Verdict::Ours(hit))
+        Ok(Verdict::Ours(hit.spot()))
     }
 
     /// Entries in a space, as one moment saw them.

@@ -144,6 +144,12 @@ impl Store {
             .max(wanted);
         self.budget_for(to - front, removing)?;
         segment.allocate(&self.dir, front, to)?;
+        // What was just allocated is present in this process, if what was before it is.
+        let known = self.populated.load(Ordering::Relaxed);
+        if known == u64::from(segment.slot) << 48 | front {
+            self.populated
+                .store(u64::from(segment.slot) << 48 | to, Ordering::Relaxed);
+        }
         header.put(layout::FRONT_AT, to);
         self.took(to - front);
         Ok(())

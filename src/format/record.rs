@@ -347,6 +347,12 @@ fn parse_head(bytes: &[u8]) -> Option<Head> {
     })
 }
 
+/// Fixed part and options of a record that was verified before.
+#[inline]
+pub(crate) fn verified_head(bytes: &[u8]) -> Option<Head> {
+    parse_head(bytes)
+}
+
 /// Fixed part and options of the bytes at `at`, verified by their own checksum.
 pub(crate) fn decode_head(bytes: &[u8], seed: Seed, at: u64) -> Result<Head, Fault> {
     let head = parse_head(bytes).ok_or(Fault::Head)?;
