@@ -14,8 +14,8 @@ impl Cache {
     /// Makes everything acknowledged so far, by any process, durable.
     ///
     /// # Errors
-    /// [`Error::Io`]: what the disk refused; nothing since the last success is surely durable.
-    /// [`Error::Busy`]: durable, but the mark that says so was not written. [`Error::Aborted`] inside
+    /// [`Error::Io`](crate::Error::Io): what the disk refused; nothing since the last success is surely durable.
+    /// [`Error::Busy`](crate::Error::Busy): durable, but the mark that says so was not written. [`Error::Aborted`](crate::Error::Aborted) inside
     /// [`Cache::transact`].
     pub fn flush(&self) -> Result<()> {
         let store = self.writable()?;
@@ -46,7 +46,7 @@ impl Cache {
     /// Changes settings for all processes, at once. The settings as they are then.
     ///
     /// # Errors
-    /// [`Error::InvalidSetting`]; see [`Cache`].
+    /// [`Error::InvalidSetting`](crate::Error::InvalidSetting); see [`Cache`].
     pub fn update_settings(&self, change: impl FnOnce(&mut Settings)) -> Result<Settings> {
         let store = self.writable()?;
         let settings = sync::locked(store, self.patience(store), |store, proof| {
@@ -117,7 +117,7 @@ impl Cache {
     /// The records of one segment in readable form.
     ///
     /// # Errors
-    /// See [`Cache`]; [`Error::Io`] when there is no such segment.
+    /// See [`Cache`]; [`Error::Io`](crate::Error::Io) when there is no such segment.
     pub fn log(&self, segment: u64) -> Result<LogIter> {
         LogIter::new(self.store()?, segment)
     }
