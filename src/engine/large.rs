@@ -175,6 +175,11 @@ impl Drop for Stream {
         if self.kept || self.store.is_forked() {
             return;
         }
+        // Under the lock nothing is pending: a decided change that names the file has ended the stream.
+        // Without it the file stays for the next opener who is alone.
+        let Ok(_held) = Store::lock(&*self.store, Some(Duration::from_millis(100))) else {
+            return;
+        };
         let at = self.store.stream_at(self.seat);
         if self.store.files.header.get(at) == self.id {
             // Whatever stays of it is removed by the next opener who finds nobody alive.

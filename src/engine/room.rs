@@ -143,7 +143,11 @@ impl Store {
             .min((segment.head.size - back) / STEP * STEP)
             .max(wanted);
         self.budget_for(to - front, removing)?;
-        segment.allocate(&self.dir, front, to)?;
+        // What the footer has there already is not asked for again, nor given back if refused.
+        let end = to.min(segment.head.size - back);
+        if end > front {
+            segment.allocate(&self.dir, front, end)?;
+        }
         // What was just allocated is present in this process, if what was before it is.
         let known = self.populated.load(Ordering::Relaxed);
         if known == u64::from(segment.slot) << 48 | front {
@@ -169,7 +173,13 @@ impl Store {
         let to = (back + step)
             .min(segment.head.size - front)
             .max(need.next_multiple_of(STEP));
-        segment.allocate(&self.dir, segment.head.size - to, segment.head.size - back)?;
+        let (start, end) = (
+            (segment.head.size - to).max(front),
+            segment.head.size - back,
+        );
+        if start < end {
+            segment.allocate(&self.dir, start, end)?;
+        }
         header.put(layout::BACK_AT, to);
         self.took(to - back);
         Ok(())
