@@ -177,6 +177,7 @@ impl Draft<'_> {
     /// Appends the record's bytes for byte `at` of the segment with `seed`.
     pub(crate) fn encode(&self, seed: Seed, at: u64, standing: Standing, out: &mut Vec<u8>) {
         let start = out.len();
+        out.reserve(self.len(standing.batch.is_some()));
         let flags = self.flags(standing.batch);
         let shape = u64::from(self.value_kind)
             | u64::from(flags) << 8

@@ -50,7 +50,7 @@ impl Cache {
         let store = self.store()?;
         let now = store.now_ms();
         let prepared = prepare::bytes(store, value.as_ref(), options, now)?;
-        self.set_prepared(store, key.as_ref(), prepared, options)
+        self.set_prepared(store, key.as_ref(), prepared, options, now)
     }
 
     /// Stores a number, which [`Cache::incr`] counts.
@@ -64,8 +64,9 @@ impl Cache {
         options: &SetOptions,
     ) -> Result<()> {
         let store = self.store()?;
-        let prepared = prepare::number(store, number.into(), options, store.now_ms())?;
-        self.set_prepared(store, key.as_ref(), prepared, options)
+        let now = store.now_ms();
+        let prepared = prepare::number(store, number.into(), options, now)?;
+        self.set_prepared(store, key.as_ref(), prepared, options, now)
     }
 
     /// Stores what a reader gives, in bounded memory and without the lock while it reads. Its length.
@@ -80,8 +81,10 @@ impl Cache {
     ) -> Result<u64> {
         prepare::check_key(key.as_ref())?;
         let store = self.store()?;
-        let (prepared, len) = prepare::reader(store, reader, options, store.now_ms())?;
-        self.set_prepared(store, key.as_ref(), prepared, options)?;
+        // A ttl counts from when the value is whole.
+        let (prepared, len) = prepare::reader(store, reader, options)?;
+        let now = store.now_ms();
+        self.set_prepared(store, key.as_ref(), prepared, options, now)?;
         Ok(len)
     }
 
@@ -91,6 +94,7 @@ impl Cache {
         key: &[u8],
         prepared: Prepared<'_>,
         options: &SetOptions,
+        now_ms: u64,
     ) -> Result<()> {
         prepare::check_key(key)?;
         if !options.tags.is_empty() || state::is_inside(store) {
@@ -108,7 +112,7 @@ impl Cache {
             is_item: false,
             tag_seq: 0,
             tags: &[],
-            stored_s: store.second(store.now_ms()),
+            stored_s: store.second(now_ms),
         };
         let hash = store.hash.of(MAIN_SPACE, key);
         let put = || {

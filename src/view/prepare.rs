@@ -99,7 +99,6 @@ pub(crate) fn reader(
     store: &Arc<Store>,
     mut reader: impl Read,
     options: &SetOptions,
-    now_ms: u64,
 ) -> Result<(Prepared<'static>, u64)> {
     let large = store.files.header.setting(setting::LARGE_VALUE);
     let fault = |source| Error::Io {
@@ -115,7 +114,7 @@ pub(crate) fn reader(
         .map_err(fault)?;
     if (head.len() as u64) < large {
         let len = head.len() as u64;
-        let prepared = bytes(store, &head, options, now_ms)?;
+        let prepared = bytes(store, &head, options, store.now_ms())?;
         let owned = Cow::Owned(prepared.bytes.into_owned());
         return Ok((
             Prepared {
@@ -140,7 +139,7 @@ pub(crate) fn reader(
             Err(error) => return Err(fault(error)),
         }
     }
-    let expires_ms = expires_ms(store, options, now_ms)?;
+    let expires_ms = expires_ms(store, options, store.now_ms())?;
     let mut prepared = Prepared {
         bytes: Cow::Borrowed(&[]),
         zstd: None,
