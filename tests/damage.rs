@@ -670,9 +670,11 @@ impl Tally {
         if std::env::var_os("LARDER_TEST_TRACE").is_some() {
             eprintln!("{}", what());
         }
+        let watch = common::Watch::new(Duration::from_secs(100), what());
         let result = catch_unwind(AssertUnwindSafe(|| {
             examine(bench.dir.path(), &bench.history)
         }));
+        drop(watch);
         let took = begin.elapsed();
         self.longest = self.longest.max(took);
         let verdict = match result {
@@ -1030,6 +1032,8 @@ fn flipped_bits_under_an_open_handle_give_no_wrong_value() {
                 break;
             }
             let at = Instant::now();
+            let watch =
+                common::Watch::new(Duration::from_secs(100), format!("live, {name}: bit {bit}"));
             common::flip(&bench.path(&name), bit);
             let mut note = |what: String| {
                 let entry = bad.entry(format!("{name}: {what}")).or_insert((0, bit));
@@ -1058,6 +1062,7 @@ fn flipped_bits_under_an_open_handle_give_no_wrong_value() {
             let _ = store.len();
             let _ = store.keys().map(|keys| keys.rev().take(1_000).count());
             common::flip(&bench.path(&name), bit);
+            drop(watch);
             tried += 1;
             longest = longest.max(at.elapsed());
         }

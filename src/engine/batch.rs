@@ -208,7 +208,8 @@ impl Store {
             .iter()
             .filter(|one| one.is_set && one.word.is_none())
             .count() as u64;
-        loop {
+        // One split makes room for more than one word; a count that lies asks for no more than this.
+        for _ in 0..new + 16 {
             let (has_split, taken) = Keymap::of(&self.files).grow_for(&self.dir, new)?;
             self.took(taken);
             if !has_split {
@@ -523,12 +524,12 @@ impl Store {
         let is_kill = head.kind == Kind::Kill;
         // The tail's count moved with the commit: count back when it did.
         let moved = if is_kill { done >= 1 } else { done > len };
-        let index = header.number(layout::TAIL_COUNT_AT)
-            - if moved {
-                if is_kill { 1 } else { len }
-            } else {
-                0
-            };
+        let counted = match (moved, is_kill) {
+            (false, _) => 0,
+            (true, true) => 1,
+            (true, false) => len,
+        };
+        let index = header.number(layout::TAIL_COUNT_AT).saturating_sub(counted);
         let room = Room {
             segment: std::sync::Arc::clone(&segment),
             at: first.at,

@@ -45,7 +45,7 @@ impl Stream {
     pub(crate) fn begin(store: &Arc<Store>) -> Result<Stream> {
         let header = &store.files.header;
         header.disturb();
-        let id = header.add(layout::NEXT_FILE_AT, 1);
+        let id = store.new_file_id(Name::Streaming)?;
         let claim = || {
             (0..STREAMS_MAX as u64).find(|&seat| {
                 let word = header.word(store.stream_at(seat));
@@ -257,13 +257,7 @@ impl Store {
 
     /// Sees to it that `more` dead value files find a grave.
     pub(crate) fn make_graves(&self, proof: &mut Proof, more: u64) -> Result<()> {
-        let header = &self.files.header;
-        let used = || {
-            header
-                .number(layout::GRAVES_HEAD_AT)
-                .saturating_sub(header.number(layout::GRAVES_TAIL_AT))
-        };
-        if more == 0 || used() + more <= layout::GRAVES {
+        if more == 0 || self.graves() + more <= layout::GRAVES {
             return Ok(());
         }
         self.sync_log()?;
@@ -289,9 +283,25 @@ impl Store {
     /// Dead value files that wait for their record's death to be durable.
     pub(crate) fn graves(&self) -> u64 {
         let header = &self.files.header;
-        header
+        let used = header
             .number(layout::GRAVES_HEAD_AT)
-            .saturating_sub(header.number(layout::GRAVES_TAIL_AT))
+            .saturating_sub(header.number(layout::GRAVES_TAIL_AT));
+        if used > layout::GRAVES {
+            // More than there can be: the words are damaged. A rebuild finds the files that nobody needs.
+            header.put(layout::SUSPECT_AT, 1);
+            return 0;
+        }
+        used
+    }
+
+    /// Whether the ring of graves is one.
+    pub(crate) fn graves_fit(&self) -> bool {
+        let header = &self.files.header;
+        let (tail, head) = (
+            header.number(layout::GRAVES_TAIL_AT),
+            header.number(layout::GRAVES_HEAD_AT),
+        );
+        (tail..=tail + layout::GRAVES).contains(&head)
     }
 
     /// Whether a value file waits to be removed.

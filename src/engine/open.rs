@@ -21,10 +21,10 @@ use crate::os::clock::Clock;
 use crate::os::dir::Dir;
 use crate::os::host::{self, Home};
 use crate::os::lock::FileLock;
-use crate::part::participants;
 use crate::part::segment::Read;
 use crate::part::shared::{Files, Header};
 use crate::part::writer_lock;
+use crate::part::{self, participants};
 
 /// How a store is opened.
 pub(crate) struct Wish {
@@ -295,6 +295,7 @@ fn try_enter(
     let repaired = store
         .repair(true)
         .and_then(|()| store.end_dead_streams(|_| true));
+    let repaired = repaired.and_then(|()| store.check_counters());
     // What a graceful leave put under a checksum is right, whatever became of the log meanwhile.
     let fits = repaired.is_ok()
         && header.get(layout::SUSPECT_AT) == 0
@@ -336,6 +337,35 @@ fn lengths_fit(files: &Files, dir: &Dir) -> Result<bool> {
 }
 
 impl Store {
+    /// Counters that tell how much space to take agree with each other, or the store is suspect: a wrong
+    /// one could have a writer take all there is. Nothing is being changed.
+    fn check_counters(&self) -> Result<()> {
+        let header = &self.files.header;
+        let space = |which: u32, field: u64| self.files.space(which, field);
+        let spaces = 0..crate::limits::SPACES_MAX as u32;
+        let entries: u64 = spaces
+            .clone()
+            .map(|which| space(which, layout::space::COUNT))
+            .sum();
+        let mut fits = header.number(layout::KEYMAP_USED_AT) == entries
+            && header.number(layout::OVER_USED_AT) * crate::format::bucket::BUCKET_LEN
+                <= header.number(layout::OVER_BYTES_AT)
+            && header.number(layout::SEGS_USED_AT) * layout::ROW_LEN
+                <= header.number(layout::SEGS_BYTES_AT)
+            && self.graves_fit();
+        for which in spaces {
+            let cells = space(which, layout::space::CELLS);
+            fits &= space(which, layout::space::COUNT) <= cells
+                && space(which, layout::space::TAIL) <= cells
+                && space(which, layout::space::HEAD) <= cells
+                && cells * part::order::CELL_LEN <= space(which, layout::space::BYTES);
+        }
+        if !fits {
+            header.put(layout::SUSPECT_AT, 1);
+        }
+        Ok(())
+    }
+
     /// The record the header calls the last is whole, has the committed sequence, and ends at the tail.
     fn last_record_fits(&self) -> Result<bool> {
         let header = &self.files.header;

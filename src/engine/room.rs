@@ -9,6 +9,7 @@ use crate::engine::store::{Proof, Store};
 use crate::error::{Error, Result};
 use crate::format::bucket::Place;
 use crate::format::header::{self as layout, row, state};
+use crate::format::name::Name;
 use crate::format::segment::{RECORDS_AT, SUMMARY_LEN, SegmentHead};
 use crate::limits::{RESERVE_BYTES, SEGMENT_BYTES_MAX, SEGMENT_SLOTS};
 use crate::part::journal::Journal;
@@ -240,7 +241,7 @@ impl Store {
         self.budget_for(front + BACK_STEP_MIN, removing)?;
         let taken = segments::reserve(&self.files, &self.dir)?;
         self.took(taken);
-        let id = header.add(layout::NEXT_FILE_AT, 1);
+        let id = self.new_file_id(Name::Segment)?;
         header.put(layout::MAKING_AT, id);
         let head = SegmentHead {
             uuid: self.uuid,
@@ -264,6 +265,19 @@ impl Store {
         self.took(front + BACK_STEP_MIN);
         self.segments.keep(segment);
         Ok(())
+    }
+
+    /// An id for a new file, which nothing has: a counter that lies must not cost a file.
+    pub(crate) fn new_file_id(&self, name: impl Fn(u64) -> Name) -> Result<u64> {
+        loop {
+            let id = self.files.header.add(layout::NEXT_FILE_AT, 1);
+            let is_taken = self.dir.stat(Name::Segment(id))?.is_some()
+                || self.dir.stat(Name::Value(id))?.is_some()
+                || self.dir.stat(name(id))?.is_some();
+            if id != 0 && !is_taken {
+                return Ok(id);
+            }
+        }
     }
 
     /// One journalled change: the new segment has a row, and is the tail.

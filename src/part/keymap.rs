@@ -264,8 +264,15 @@ impl<'a> Keymap<'a> {
     fn reserve_for(&self, dir: &Dir, over_buckets: u64, more: u64) -> Result<u64> {
         let header = &self.files.header;
         let mut taken = 0;
-        let over_need = (header.number(layout::OVER_USED_AT) + over_buckets + 2) * BUCKET_LEN;
+        let over_used = header.number(layout::OVER_USED_AT);
         let over_has = header.number(layout::OVER_BYTES_AT);
+        if over_used * BUCKET_LEN > over_has {
+            // More in use than there are: taking space for them could take all there is.
+            header.put(layout::SUSPECT_AT, 1);
+            let what = "the header says that more of this file is in use than it has";
+            return Err(Error::corrupt(self.files.over.path(), over_has, what));
+        }
+        let over_need = (over_used + over_buckets + 2) * BUCKET_LEN;
         if over_need > over_has {
             let step = (over_has / 16)
                 .clamp(GROW_MIN, 4 << 20)

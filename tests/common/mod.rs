@@ -32,6 +32,32 @@ pub(crate) fn small() -> Builder {
         .large_value_bytes(SMALL_LARGE_VALUE_BYTES)
 }
 
+// ---- a watch over what may hang ----
+
+/// Ends the test process, naming what it was doing, if that takes longer than `limit`.
+pub(crate) struct Watch {
+    done: std::sync::mpsc::Sender<()>,
+}
+
+impl Watch {
+    pub(crate) fn new(limit: Duration, what: String) -> Watch {
+        let (done, waits) = channel::<()>();
+        std::thread::spawn(move || {
+            if waits.recv_timeout(limit) == Err(RecvTimeoutError::Timeout) {
+                eprintln!("still not done after {limit:?}: {what}");
+                std::process::abort();
+            }
+        });
+        Watch { done }
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        let _ = self.done.send(());
+    }
+}
+
 // ---- dice ----
 
 /// The seed of this run: `LARDER_TEST_SEED`, or the clock's. Printed, so that a run can be had again.
