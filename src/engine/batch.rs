@@ -11,7 +11,7 @@ use std::sync::atomic::{Ordering, fence};
 use crate::engine::change::Change;
 use crate::engine::ledger::{Ledger, Replaced, volume_of};
 use crate::engine::read::Found;
-use crate::engine::room::Room;
+use crate::engine::room::{Lane, Room};
 use crate::engine::store::{MAIN_SPACE, Proof, Store, stat};
 use crate::error::{Error, Result};
 use crate::format::bucket::{self, Place, is_whole};
@@ -199,7 +199,7 @@ impl Store {
             });
         }
         self.make_graves(proof, graves)?;
-        let room = self.room(proof, total, found.len() as u64, removing)?;
+        let room = self.room(proof, Lane::Log, total, found.len() as u64, removing)?;
         for (space, &cells) in cells.iter().enumerate().filter(|(_, cells)| **cells > 0) {
             self.reserve_cells(space as u32, cells)?;
         }
@@ -531,6 +531,7 @@ impl Store {
         };
         let index = header.number(layout::TAIL_COUNT_AT).saturating_sub(counted);
         let room = Room {
+            lane: Lane::Log,
             segment: std::sync::Arc::clone(&segment),
             at: first.at,
             index,

@@ -86,16 +86,22 @@ impl Store {
         let before = self.committed();
         let total = self.disk_bytes();
         let names = self.dir.list()?.0;
-        for slot in segments::slots(&self.files) {
-            match self.segments.must_get(&self.files, &self.dir, slot) {
+        let rows = segments::rows(&self.files)?;
+        for (n, row) in rows.iter().enumerate() {
+            match self.segments.must_get(&self.files, &self.dir, row.slot) {
                 Ok(segment) => {
-                    let newer = self.segments.get(&self.files, &self.dir, slot + 1);
-                    let until = newer
-                        .ok()
-                        .flatten()
-                        .map_or(u64::MAX, |newer| newer.head.first_seq);
+                    // Of the log alone: copies have no order.
+                    let newer = rows[n + 1..].iter().find(|newer| !newer.is_copies());
+                    let newer = newer.filter(|_| !row.is_copies()).and_then(|newer| {
+                        self.segments
+                            .get(&self.files, &self.dir, newer.slot)
+                            .ok()
+                            .flatten()
+                    });
+                    let until = newer.map_or(u64::MAX, |newer| newer.head.first_seq);
                     self.check_segment(&segment, until, &mut report)?;
                 }
+                Err(_) if !matches!(segments::id_of(&self.files, row.slot), Ok(id) if id == row.id) => {}
                 Err(error) => report.add_error(error)?,
             }
             watch(report.bytes.min(total), total);
@@ -307,9 +313,7 @@ impl Store {
         needed: &HashSet<u64>,
     ) -> Result<()> {
         let mut known = HashSet::new();
-        for slot in segments::slots(&self.files) {
-            known.insert(segments::id_of(&self.files, slot)?);
-        }
+        known.extend(segments::rows(&self.files)?.iter().map(|row| row.id));
         for &name in names {
             let what = match name {
                 Name::Segment(id) if !known.contains(&id) => {

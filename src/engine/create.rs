@@ -10,6 +10,7 @@ use crate::format::settings::Settings;
 use crate::os::dir::Dir;
 use crate::os::host::Home;
 use crate::part::keymap;
+use crate::part::lists;
 use crate::part::participants;
 use crate::part::shared::{Files, Header};
 
@@ -42,6 +43,7 @@ pub(crate) fn blank_header(header: &Header, identity: &Identity) {
     for at in (layout::OWNER_AT..layout::STATS_AT)
         .step_by(8)
         .chain((layout::JOURNAL_AT..layout::PARTICIPANTS_AT).step_by(8))
+        .chain((layout::CLOCK_AT..layout::HEADER_LEN).step_by(8))
     {
         header.put(at, 0);
     }
@@ -66,11 +68,16 @@ pub(crate) fn derived_files(
     files.keymap.grow(dir, 0, bytes)?;
     files.over.grow(dir, 0, 16 * 1024)?;
     files.segs.grow(dir, 0, 4096)?;
+    files.lists.grow(dir, 0, lists::ROWS_MIN * lists::ROW_LEN)?;
+    files.posts.grow(dir, 0, 4096)?;
     let header = &files.header;
     header.put(layout::SPLIT_AT, split.to_bits());
     header.put(layout::KEYMAP_BYTES_AT, bytes);
     header.put(layout::OVER_BYTES_AT, 16 * 1024);
     header.put(layout::SEGS_BYTES_AT, 4096);
+    header.put(layout::LISTS_BYTES_AT, lists::ROWS_MIN * lists::ROW_LEN);
+    header.put(layout::POSTS_BYTES_AT, 4096);
+    header.put(layout::POSTS_USED_AT, 1);
     Ok(files)
 }
 
@@ -112,6 +119,8 @@ pub(crate) fn inodes(files: &Files, dir: &Dir) -> Result<[u64; layout::INODES]> 
         of(files.keymap.name(), files.keymap.file())?,
         of(files.over.name(), files.over.file())?,
         of(files.segs.name(), files.segs.file())?,
+        of(files.lists.name(), files.lists.file())?,
+        of(files.posts.name(), files.posts.file())?,
     ])
 }
 

@@ -3,7 +3,7 @@
 //! Rolled forward like a batch, one journalled step an entry.
 
 use crate::engine::ledger::{Ledger, Replaced};
-use crate::engine::room::Room;
+use crate::engine::room::{Lane, Room};
 use crate::engine::store::{Proof, Store};
 use crate::error::Result;
 use crate::format::bucket::{self, Place, is_whole};
@@ -30,7 +30,7 @@ impl Store {
             ..self.blank_draft()
         };
         let len = draft.len(false) as u64;
-        let room = self.room(proof, len, 1, true)?;
+        let room = self.room(proof, Lane::Log, len, 1, true)?;
         let seq = self.committed() + 1;
         proof.dirty = true;
         proof.scratch.clear();

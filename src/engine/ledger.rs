@@ -181,9 +181,8 @@ impl<'a> Ledger<'a> {
             slot: first.slot,
             at: first.at + len,
         };
-        self.journal.header(layout::TAIL_AT, end.to_bits());
-        self.journal
-            .header(layout::TAIL_COUNT_AT, room.index + records);
+        self.journal.header(room.lane.tail(), end.to_bits());
+        self.journal.header(room.lane.count(), room.index + records);
         self.journal.header(layout::LAST_AT, last.to_bits());
         self.journal.header(layout::COMMITTED_AT, seq);
     }

@@ -319,11 +319,13 @@ fn lengths_fit(files: &Files, dir: &Dir) -> Result<bool> {
             .number(layout::KEYMAP_BYTES_AT)
             .max(crate::format::bucket::BUCKET_LEN << 10)
         && files.over.len()? >= header.number(layout::OVER_BYTES_AT)
-        && files.segs.len()? >= header.number(layout::SEGS_BYTES_AT);
+        && files.segs.len()? >= header.number(layout::SEGS_BYTES_AT)
+        && files.lists.len()? >= header.number(layout::LISTS_BYTES_AT)
+        && files.posts.len()? >= header.number(layout::POSTS_BYTES_AT);
     for space in 0..crate::limits::SPACES_MAX as u32 {
         match files.order(dir, space) {
-            Ok(Some(region)) => {
-                fits &= region.len()? >= files.space(space, layout::space::CELLS) * 8
+            Ok(Some(file)) => {
+                fits &= file.region.len()? >= files.space(space, layout::space::CELLS) * 8
             }
             Ok(None) => fits &= files.space(space, layout::space::CELLS) == 0,
             Err(Error::Corrupt { .. }) => fits = false,
@@ -352,6 +354,8 @@ impl Store {
                 <= header.number(layout::OVER_BYTES_AT)
             && header.number(layout::SEGS_USED_AT) * layout::ROW_LEN
                 <= header.number(layout::SEGS_BYTES_AT)
+            && header.number(layout::POSTS_USED_AT) * part::lists::BLOCK_LEN
+                <= header.number(layout::POSTS_BYTES_AT)
             && self.graves_fit();
         for which in spaces {
             let cells = space(which, layout::space::CELLS);

@@ -243,7 +243,7 @@ impl Store {
         let head = match segment.read(&self.dir, place.at, buffer)? {
             Read::Whole(head) => head,
             Read::Damaged(_) if !met.unchanged() => return Ok(Verdict::Changed),
-            Read::Damaged(fault) => return Ok(self.judge_damage(segment, place, hash, fault)),
+            Read::Damaged(fault) => return Ok(self.judge_damage(&segment, place, hash, fault)),
         };
         let hit = Hit { head, place, met };
         if head.options.space != space
@@ -291,7 +291,7 @@ impl Store {
                 None => Verdict::Changed,
                 Some(segment) => match segment.read(&self.dir, place.at, buffer)? {
                     Read::Damaged(fault) => Verdict::Damaged(
-                        self.damaged_record(segment, place.at, &format!("{fault:?} of a record")),
+                        self.damaged_record(&segment, place.at, &format!("{fault:?} of a record")),
                         true,
                     ),
                     Read::Whole(head) => {
@@ -416,7 +416,7 @@ impl Store {
             // Its order cannot be read, so this may be the cell's entry: better told twice than never.
             Read::Damaged(_) => {
                 return Ok(Verdict::Damaged(
-                    self.damaged_record(segment, place.at, "a record is damaged"),
+                    self.damaged_record(&segment, place.at, "a record is damaged"),
                     false,
                 ));
             }

@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use crate::engine::create::{self, Identity};
 use crate::engine::open::Wish;
+use crate::engine::room::Lane;
 use crate::engine::scan::{self, Scan, Seen, SeenKind};
 use crate::engine::store::{INNER_SPACE, Opened, Store, stat};
 use crate::error::{Error, Result};
@@ -253,7 +254,12 @@ impl Store {
                     .store(&self.dir, row_at(segment.slot, field), value)
             };
             put(row::ID, segment.head.id)?;
-            put(row::STATE, state::SEALED << 56)?;
+            let copies = if segment.head.copies {
+                layout::COPIES
+            } else {
+                0
+            };
+            put(row::STATE, state::SEALED << 56 | copies)?;
             self.files
                 .header
                 .put(layout::SEGS_USED_AT, u64::from(segment.slot) + 1);
@@ -345,20 +351,18 @@ impl Store {
     /// whatever an older segment holds beyond `end_seq` was never acknowledged.
     fn begin_after(&self, scan: &Scan) -> Result<()> {
         self.first_segment()?;
-        for slot in crate::part::segments::slots(&self.files) {
-            let segment = self.segments.must_get(&self.files, &self.dir, slot).ok();
-            if let Some(file) =
-                segment.and_then(|segment| self.dir.open_file(segment.name()).ok().flatten())
-            {
-                self.dir.sync(Name::Segment(u64::from(slot)), &file)?;
+        for row in crate::part::segments::rows(&self.files)? {
+            let name = Name::Segment(row.id);
+            if let Some(file) = self.dir.open_file(name)? {
+                self.dir.sync(name, &file)?;
             }
         }
         self.dir.sync_names()?;
         let header = &self.files.header;
         header.put(layout::DURABLE_AT, scan.end_seq);
         header.put(
-            layout::UNSYNCED_SLOT_AT,
-            header.number(layout::SEGS_USED_AT) - 1,
+            layout::UNSYNCED_AT,
+            header.number(layout::NEXT_FILE_AT) - 1,
         );
         let held = &mut self.lock_now()?;
         let (store, proof) = held.parts();
@@ -376,6 +380,9 @@ impl Store {
                 Name::Keymap(of)
                 | Name::Overflow(of)
                 | Name::Segments(of)
+                | Name::Lists(of)
+                | Name::Posts(of)
+                | Name::Ghost(of)
                 | Name::Order { generation: of, .. } => of != generation,
                 Name::Streaming(_) => true,
                 Name::Value(id) => is_sound && !needed.contains(&id),
@@ -413,6 +420,6 @@ impl Store {
     pub(crate) fn first_segment(&self) -> Result<()> {
         let place = Place::from_bits(self.files.header.get(layout::TAIL_AT));
         debug_assert!(place.is_none(), "only a store without a tail begins one");
-        self.rotate(0, 0, true)
+        self.rotate(Lane::Log, 0, 0, true)
     }
 }

@@ -3,6 +3,7 @@
 //! Idempotent: killed in the middle, the next holder does it again. Never looks at entries that were
 //! not being changed.
 
+use crate::engine::room::Lane;
 use crate::engine::store::{Store, stat};
 use crate::error::Result;
 use crate::format::bucket::Place;
@@ -24,6 +25,7 @@ impl Store {
             layout::PENDING_AT,
             layout::SPLITTING_AT,
             layout::MAKING_AT,
+            layout::UNMAKING_AT,
         ];
         let found = left.iter().any(|&at| header.get(at) != 0);
         if journal::recover(&self.files, &self.dir)? == Left::Damaged {
@@ -32,8 +34,10 @@ impl Store {
         Keymap::of(&self.files).recover()?;
         self.recover_pending()?;
         self.remove_unmade_segment()?;
+        self.remove_unneeded_segment()?;
         if garbage {
-            self.blank_past_tail()?;
+            self.blank_past_tail(Lane::Log)?;
+            self.blank_past_tail(Lane::Copies)?;
         }
         self.count(stat::REPAIRS, u64::from(found));
         Ok(())
@@ -46,22 +50,34 @@ impl Store {
         if id == 0 {
             return Ok(());
         }
-        for slot in segments::slots(&self.files) {
-            if segments::id_of(&self.files, slot)? == id {
-                header.put(layout::MAKING_AT, 0);
-                return Ok(());
-            }
+        if segments::rows(&self.files)?.iter().any(|row| row.id == id) {
+            header.put(layout::MAKING_AT, 0);
+            return Ok(());
         }
         self.dir.remove(Name::Segment(id))?;
         header.put(layout::MAKING_AT, 0);
         Ok(())
     }
 
-    /// Bytes a dead writer stored past the tail must never be taken for records: its next ones could
-    /// stand exactly where a shorter record of ours ends.
-    fn blank_past_tail(&self) -> Result<()> {
+    /// A segment nobody needs, whose remover died on the way: its file goes.
+    fn remove_unneeded_segment(&self) -> Result<()> {
         let header = &self.files.header;
-        let Some(tail) = Place::from_bits(header.get(layout::TAIL_AT)) else {
+        let id = header.get(layout::UNMAKING_AT);
+        if id == 0 {
+            return Ok(());
+        }
+        if segments::rows(&self.files)?.iter().all(|row| row.id != id) {
+            self.dir.remove(Name::Segment(id))?;
+        }
+        header.put(layout::UNMAKING_AT, 0);
+        Ok(())
+    }
+
+    /// Bytes a dead writer stored past a tail must never be taken for records: the next ones could
+    /// stand exactly where a shorter record of ours ends.
+    fn blank_past_tail(&self, lane: Lane) -> Result<()> {
+        let header = &self.files.header;
+        let Some(tail) = Place::from_bits(header.get(lane.tail())) else {
             return Ok(());
         };
         let Some(segment) = self.segments.get(&self.files, &self.dir, tail.slot)? else {
@@ -71,13 +87,13 @@ impl Store {
             // Its footer is not where it should be, and nothing is appended to it any more.
             return Ok(());
         }
-        let front = header.number(layout::FRONT_AT).min(segment.head.size);
-        let back = header.number(layout::BACK_AT).min(segment.head.size);
-        let index = header.number(layout::TAIL_COUNT_AT);
+        let front = header.number(lane.front()).min(segment.head.size);
+        let back = header.number(lane.back()).min(segment.head.size);
+        let index = header.number(lane.count());
         if tail.at + record::HEAD_LEN as u64 <= front {
             // Lines of live records may stand close behind the tail.
             let lines = segment.head.size.saturating_sub(index * SUMMARY_LEN);
-            let end = garbage_end(segment, self, tail.at, front.min(lines))?;
+            let end = garbage_end(&segment, self, tail.at, front.min(lines))?;
             segment.blank(tail.at, end);
         }
         let mut last = index;

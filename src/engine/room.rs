@@ -1,4 +1,4 @@
-//! Room for the next records: the active segment, its growing, and the one after it.
+//! Room for the next records: a lane's active segment, its growing, and the one after it.
 //!
 //! Holds: what is stored to was allocated and is present; a refusal leaves everything as it was.
 
@@ -11,7 +11,7 @@ use crate::format::bucket::Place;
 use crate::format::header::{self as layout, row, state};
 use crate::format::name::Name;
 use crate::format::segment::{RECORDS_AT, SUMMARY_LEN, SegmentHead};
-use crate::limits::{RESERVE_BYTES, SEGMENT_BYTES_MAX, SEGMENT_SLOTS};
+use crate::limits::{RESERVE_BYTES, SEGMENT_BYTES_MAX};
 use crate::part::journal::Journal;
 use crate::part::keymap::Keymap;
 use crate::part::order::{self};
@@ -27,9 +27,41 @@ const STEP: u64 = crate::limits::SEGMENT_STEP;
 /// Bytes the back grows by: room for summaries.
 const BACK_STEP_MIN: u64 = STEP;
 const BACK_STEP_MAX: u64 = 128 * 1024;
+/// A full store has at least so many segments.
+const SEGMENTS_MIN: u64 = 32;
+
+/// Where records are appended: their own log, or copies of older ones.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Lane {
+    Log,
+    Copies,
+}
+
+impl Lane {
+    /// Header word: place bits of the next record; 0: no segment was begun.
+    pub(crate) fn tail(self) -> u64 {
+        [layout::TAIL_AT, layout::COPY_TAIL_AT][self as usize]
+    }
+
+    /// Header word: records in the active segment.
+    pub(crate) fn count(self) -> u64 {
+        [layout::TAIL_COUNT_AT, layout::COPY_COUNT_AT][self as usize]
+    }
+
+    /// Header word: bytes of it allocated from the front.
+    pub(crate) fn front(self) -> u64 {
+        [layout::FRONT_AT, layout::COPY_FRONT_AT][self as usize]
+    }
+
+    /// Header word: bytes of it allocated at the back, for summaries.
+    pub(crate) fn back(self) -> u64 {
+        [layout::BACK_AT, layout::COPY_BACK_AT][self as usize]
+    }
+}
 
 /// Where the next records go.
 pub(crate) struct Room {
+    pub(crate) lane: Lane,
     pub(crate) segment: Arc<Segment>,
     pub(crate) at: u64,
     /// Index of the next summary.
@@ -49,10 +81,11 @@ impl Store {
         Ok(())
     }
 
-    /// Room for `bytes` of records at the tail, allocated and present. `removing`: may use the reserve.
+    /// Room for `bytes` of records at a lane's tail, allocated and present. `removing`: may use the reserve.
     pub(crate) fn room(
         &self,
         proof: &Proof,
+        lane: Lane,
         bytes: u64,
         records: u64,
         removing: bool,
@@ -60,40 +93,44 @@ impl Store {
         let header = &self.files.header;
         let _ = proof;
         for _ in 0..2 {
-            let Some(tail) = Place::from_bits(header.get(layout::TAIL_AT)) else {
+            let tail = Place::from_bits(header.get(lane.tail()));
+            if tail.is_none() && lane == Lane::Log {
                 return Err(Error::corrupt(
-                    self.dir.path_of(crate::format::name::Name::Header),
+                    self.dir.path_of(Name::Header),
                     layout::TAIL_AT,
                     "the tail names no segment",
                 ));
+            }
+            let active = match tail {
+                Some(tail) => self.active(tail.slot)?.map(|segment| (tail, segment)),
+                None => None,
             };
-            let Some(segment) = self.active(tail.slot)? else {
-                self.rotate(bytes + RESERVE_BYTES, records, removing)?;
+            let Some((tail, segment)) = active else {
+                self.rotate(lane, bytes + RESERVE_BYTES, records, removing)?;
                 continue;
             };
-            let index = header.number(layout::TAIL_COUNT_AT);
+            let index = header.number(lane.count());
             let size = segment.head.size;
             let reserve = if removing {
                 0
             } else {
                 RESERVE_BYTES.min(size / 16)
             };
-            let is_whole = segment.head.id == segments::id_of(&self.files, tail.slot)?;
-            if is_whole
-                && (tail.at + bytes + reserve).next_multiple_of(STEP)
-                    + ((index + records) * SUMMARY_LEN).next_multiple_of(STEP)
-                    <= size
+            if (tail.at + bytes + reserve).next_multiple_of(STEP)
+                + ((index + records) * SUMMARY_LEN).next_multiple_of(STEP)
+                <= size
             {
-                self.extend_front(&segment, tail.at + bytes, reserve, removing)?;
-                self.extend_back(&segment, (index + records) * SUMMARY_LEN)?;
-                self.make_present(&segment, tail.at, bytes);
+                self.extend_front(lane, &segment, tail.at + bytes, reserve, removing)?;
+                self.extend_back(lane, &segment, (index + records) * SUMMARY_LEN)?;
+                self.make_present(lane, &segment, tail.at, bytes);
                 return Ok(Room {
+                    lane,
                     segment,
                     at: tail.at,
                     index,
                 });
             }
-            self.rotate(bytes + RESERVE_BYTES, records, removing)?;
+            self.rotate(lane, bytes + RESERVE_BYTES, records, removing)?;
         }
         Err(Error::TooLarge {
             what: "a record (bytes)",
@@ -106,7 +143,7 @@ impl Store {
     fn active(&self, slot: u16) -> Result<Option<Arc<Segment>>> {
         match self.segments.get(&self.files, &self.dir, slot) {
             Ok(Some(segment)) if segment.cut_from.is_none() && !self.is_bad(slot)? => {
-                Ok(Some(Arc::clone(segment)))
+                Ok(Some(Arc::clone(&segment)))
             }
             Ok(_) | Err(Error::Corrupt { .. }) => Ok(None),
             Err(error) => Err(error),
@@ -121,13 +158,14 @@ impl Store {
 
     fn extend_front(
         &self,
+        lane: Lane,
         segment: &Segment,
         end: u64,
         reserve: u64,
         removing: bool,
     ) -> Result<()> {
         let header = &self.files.header;
-        let front = header.number(layout::FRONT_AT);
+        let front = header.number(lane.front());
         let wanted = (end + reserve).next_multiple_of(STEP);
         if wanted <= front {
             return Ok(());
@@ -135,7 +173,7 @@ impl Store {
         if removing && end <= front {
             return Ok(());
         }
-        let back = header.number(layout::BACK_AT);
+        let back = header.number(lane.back());
         let step = front
             .clamp(FRONT_STEP_MIN, FRONT_STEP_MAX)
             .max(wanted - front)
@@ -150,23 +188,22 @@ impl Store {
             segment.allocate(&self.dir, front, end)?;
         }
         // What was just allocated is present in this process, if what was before it is.
-        let known = self.populated.load(Ordering::Relaxed);
-        if known == u64::from(segment.slot) << 48 | front {
-            self.populated
-                .store(u64::from(segment.slot) << 48 | to, Ordering::Relaxed);
+        let populated = &self.populated[lane as usize];
+        if populated.load(Ordering::Relaxed) == present(segment, front) {
+            populated.store(present(segment, to), Ordering::Relaxed);
         }
-        header.put(layout::FRONT_AT, to);
+        header.put(lane.front(), to);
         self.took(to - front);
         Ok(())
     }
 
-    fn extend_back(&self, segment: &Segment, need: u64) -> Result<()> {
+    fn extend_back(&self, lane: Lane, segment: &Segment, need: u64) -> Result<()> {
         let header = &self.files.header;
-        let back = header.number(layout::BACK_AT);
+        let back = header.number(lane.back());
         if need <= back {
             return Ok(());
         }
-        let front = header.number(layout::FRONT_AT);
+        let front = header.number(lane.front());
         let step = back
             .clamp(BACK_STEP_MIN, BACK_STEP_MAX)
             .max(need - back)
@@ -181,47 +218,62 @@ impl Store {
         if start < end {
             segment.allocate(&self.dir, start, end)?;
         }
-        header.put(layout::BACK_AT, to);
+        header.put(lane.back(), to);
         self.took(to - back);
         Ok(())
     }
 
     /// Has this process's page tables hold the pages ahead of the tail.
     #[inline]
-    fn make_present(&self, segment: &Segment, at: u64, bytes: u64) {
-        let known = self.populated.load(Ordering::Relaxed);
-        let upto = if known >> 48 == u64::from(segment.slot) {
-            known & ((1 << 48) - 1)
+    fn make_present(&self, lane: Lane, segment: &Segment, at: u64, bytes: u64) {
+        let populated = &self.populated[lane as usize];
+        let known = populated.load(Ordering::Relaxed);
+        let upto = if known >> PRESENT_BITS == present(segment, 0) >> PRESENT_BITS {
+            known & ((1 << PRESENT_BITS) - 1)
         } else {
             0
         };
         if at + bytes > upto {
-            let front = self.files.header.number(layout::FRONT_AT);
+            let front = self.files.header.number(lane.front());
             let to = (at + bytes + FRONT_STEP_MAX).min(front);
             segment.map().populate(at as usize, (to - at) as usize);
-            self.populated
-                .store(u64::from(segment.slot) << 48 | to, Ordering::Relaxed);
+            populated.store(present(segment, to), Ordering::Relaxed);
         }
     }
 
-    /// Begins a new segment with room for `bytes` of records.
-    pub(crate) fn rotate(&self, bytes: u64, records: u64, removing: bool) -> Result<()> {
+    /// Bytes of a segment: what is set, but small beside the limit, for it is given back whole.
+    pub(crate) fn segment_size(&self) -> u64 {
         let header = &self.files.header;
-        let slot = header.number(layout::SEGS_USED_AT);
-        if slot >= SEGMENT_SLOTS as u64 - 1 {
+        let share = header.setting(setting::SIZE_LIMIT) / SEGMENTS_MIN;
+        header
+            .setting(setting::SEGMENT_SIZE)
+            .min(share)
+            .clamp(
+                crate::limits::SEGMENT_SIZE_MIN,
+                crate::limits::SEGMENT_SIZE_MAX,
+            )
+            .next_multiple_of(STEP)
+    }
+
+    /// Begins a new segment with room for `bytes` of records.
+    pub(crate) fn rotate(
+        &self,
+        lane: Lane,
+        bytes: u64,
+        records: u64,
+        removing: bool,
+    ) -> Result<()> {
+        let header = &self.files.header;
+        let Some((slot, is_new_row)) = segments::vacant_row(&self.files)? else {
             let what = "all 65,534 rows of its segment table are in use: choose larger segments"
                 .to_string();
             return Err(Error::Unsupported {
                 path: self.dir.path().into(),
                 what,
             });
-        }
+        };
         let need = RECORDS_AT + bytes + records * SUMMARY_LEN + 3 * STEP;
-        let size = header.setting(setting::SEGMENT_SIZE).clamp(
-            crate::limits::SEGMENT_SIZE_MIN,
-            crate::limits::SEGMENT_SIZE_MAX,
-        );
-        let size = size.max(need).next_multiple_of(STEP);
+        let size = self.segment_size().max(need).next_multiple_of(STEP);
         if size > SEGMENT_BYTES_MAX {
             return Err(Error::TooLarge {
                 what: "a batch (bytes)",
@@ -250,8 +302,9 @@ impl Store {
             first_seq: self.committed() + 1,
             hash_seed: self.hash_seed,
             created_ms: self.created_ms,
+            copies: lane == Lane::Copies,
         };
-        let made = Segment::create(&self.dir, head, slot as u16, front, BACK_STEP_MIN);
+        let made = Segment::create(&self.dir, head, slot, front, BACK_STEP_MIN);
         let segment = match made {
             Ok(segment) => segment,
             Err(error) => {
@@ -261,7 +314,7 @@ impl Store {
         };
         // Before the first record is there to be synced.
         header.add(layout::NAMES_AT, 1);
-        self.enter_row(&segment, front)?;
+        self.enter_row(lane, &segment, front, is_new_row)?;
         self.took(front + BACK_STEP_MIN);
         self.segments.keep(segment);
         Ok(())
@@ -280,32 +333,48 @@ impl Store {
         }
     }
 
-    /// One journalled change: the new segment has a row, and is the tail.
-    fn enter_row(&self, segment: &Segment, front: u64) -> Result<()> {
+    /// One journalled change: the new segment has a row, and is the lane's tail.
+    fn enter_row(
+        &self,
+        lane: Lane,
+        segment: &Segment,
+        front: u64,
+        is_new_row: bool,
+    ) -> Result<()> {
         let header = &self.files.header;
         let slot = segment.slot;
         let mut journal = Journal::new(header);
-        if let Some(tail) = Place::from_bits(header.get(layout::TAIL_AT)) {
-            let front = (header.number(layout::FRONT_AT) / 4096) & layout::FRONT_MASK;
-            let word = self.files.load(&self.dir, row_at(tail.slot, row::STATE))?;
+        if let Some(tail) = Place::from_bits(header.get(lane.tail())) {
+            let front = (header.number(lane.front()) / 4096) & layout::FRONT_MASK;
+            let word = segments::state_of(&self.files, tail.slot)?;
             let sealed = if word >> 56 == state::BAD {
                 state::BAD
             } else {
                 state::SEALED
             };
-            journal.put(row_at(tail.slot, row::STATE), sealed << 56 | front);
+            journal.put(
+                row_at(tail.slot, row::STATE),
+                sealed << 56 | word & layout::COPIES | front,
+            );
         }
-        journal.put(row_at(slot, row::STATE), state::ACTIVE << 56);
+        let copies = if lane == Lane::Copies {
+            layout::COPIES
+        } else {
+            0
+        };
+        journal.put(row_at(slot, row::STATE), state::ACTIVE << 56 | copies);
         journal.put(row_at(slot, row::LIVE), 0);
         journal.put(row_at(slot, row::DEAD_SEQ), 0);
         journal.put(row_at(slot, row::ID), segment.head.id);
-        journal.header(layout::SEGS_USED_AT, u64::from(slot) + 1);
-        journal.header(layout::FRONT_AT, front);
-        journal.header(layout::BACK_AT, BACK_STEP_MIN);
-        journal.header(layout::TAIL_COUNT_AT, 0);
+        if is_new_row {
+            journal.header(layout::SEGS_USED_AT, u64::from(slot) + 1);
+        }
+        journal.header(lane.front(), front);
+        journal.header(lane.back(), BACK_STEP_MIN);
+        journal.header(lane.count(), 0);
         journal.header(layout::MAKING_AT, 0);
         journal.header(
-            layout::TAIL_AT,
+            lane.tail(),
             Place {
                 slot,
                 at: RECORDS_AT,
@@ -314,4 +383,12 @@ impl Store {
         );
         journal.commit(&self.files, &self.dir)
     }
+}
+
+/// Bytes that a word of `populated` holds beside the segment's id.
+const PRESENT_BITS: u32 = 40;
+
+/// The pages of a segment up to `to` are present.
+fn present(segment: &Segment, to: u64) -> u64 {
+    segment.head.id << PRESENT_BITS | to
 }

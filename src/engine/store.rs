@@ -46,8 +46,8 @@ pub(crate) struct Store {
     pub(crate) segments: Segments,
     pub(crate) me: Me,
     pub(crate) sync_turn: std::sync::Mutex<()>,
-    /// slot << 48 | bytes of the active segment whose pages this process has made present.
-    pub(crate) populated: AtomicU64,
+    /// By lane: bytes of the active segment whose pages this process has made present (`engine/room.rs`).
+    pub(crate) populated: [AtomicU64; 2],
     pub(crate) tags: crate::engine::tags::TagNames,
     moved_checked_ms: AtomicU64,
 }
@@ -97,7 +97,7 @@ impl Store {
             segments: Segments::new(uuid),
             me: opened.me,
             sync_turn: std::sync::Mutex::new(()),
-            populated: AtomicU64::new(0),
+            populated: [AtomicU64::new(0), AtomicU64::new(0)],
             tags: crate::engine::tags::TagNames::default(),
             moved_checked_ms: AtomicU64::new(0),
             dir: opened.dir,
@@ -182,6 +182,7 @@ impl Store {
             layout::PENDING_AT,
             layout::SPLITTING_AT,
             layout::MAKING_AT,
+            layout::UNMAKING_AT,
         ];
         if taken == Taken::Over || unfinished.iter().any(|&at| header.get(at) != 0) {
             self.repair(taken == Taken::Over)?;

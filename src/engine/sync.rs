@@ -14,7 +14,7 @@ use crate::error::{Error, Result};
 use crate::format::bucket::Place;
 use crate::format::header::{self as layout, row, state};
 use crate::format::name::Name;
-use crate::part::segments::{self, row_at};
+use crate::part::segments::{self, Row, row_at};
 
 /// Dead value files may take so many bytes before a writer sees to their going.
 const GRAVES_BYTES_MAX: u64 = 16 << 20;
@@ -53,12 +53,21 @@ impl Store {
             return Ok(durable);
         };
         let names = header.get(layout::NAMES_AT);
-        let first = (header.get(layout::UNSYNCED_SLOT_AT) as u16).clamp(1, tail.slot);
-        for slot in first..=tail.slot {
-            self.sync_segment(slot)?;
+        let unsynced = header.get(layout::UNSYNCED_AT);
+        let copies = Place::from_bits(header.get(layout::COPY_TAIL_AT));
+        let mut rows = segments::rows(&self.files)?;
+        // Ids grow: whatever is appended to from now on has one as high as the tails have.
+        let first_active = rows
+            .iter()
+            .filter(|row| row.slot == tail.slot || copies.is_some_and(|at| at.slot == row.slot))
+            .map(|row| row.id)
+            .min();
+        rows.retain(|row| row.id >= unsynced);
+        for row in &rows {
+            self.sync_segment(row)?;
         }
         if header.get(layout::APART_SEQ_AT) > durable {
-            self.sync_values(first..=tail.slot, durable)?;
+            self.sync_values(&rows, durable)?;
         }
         if header.get(layout::NAMES_DURABLE_AT) < names {
             self.dir.sync_names()?;
@@ -71,8 +80,8 @@ impl Store {
         }
         header.disturb();
         header
-            .word(layout::UNSYNCED_SLOT_AT)
-            .fetch_max(u64::from(tail.slot), Ordering::AcqRel);
+            .word(layout::UNSYNCED_AT)
+            .fetch_max(first_active.unwrap_or(unsynced), Ordering::AcqRel);
         header
             .word(layout::DURABLE_AT)
             .fetch_max(seq, Ordering::AcqRel);
@@ -80,24 +89,27 @@ impl Store {
         Ok(seq)
     }
 
-    fn sync_segment(&self, slot: u16) -> Result<()> {
-        let word = self.files.load(&self.dir, row_at(slot, row::STATE))?;
-        if word >> 56 == state::BAD {
-            return Err(self.fault(slot));
+    fn sync_segment(&self, row: &Row) -> Result<()> {
+        if row.is(state::BAD) {
+            return Err(self.fault(row.slot));
         }
-        let name = Name::Segment(segments::id_of(&self.files, slot)?);
+        let name = Name::Segment(row.id);
         let Some(file) = self.dir.open_file(name)? else {
-            return Err(Error::Moved {
-                path: self.dir.path_of(name),
-            });
+            // Nobody needs it any more, or somebody took it away.
+            return match segments::id_of(&self.files, row.slot)? {
+                id if id == row.id => Err(Error::Moved {
+                    path: self.dir.path_of(name),
+                }),
+                _ => Ok(()),
+            };
         };
         self.dir.sync(name, &file).inspect_err(|_| {
             // For every process, for good: the kernel forgets such an error once it was told.
             self.files.header.add(layout::FAULTS_AT, 1);
             let _ = self.files.store(
                 &self.dir,
-                row_at(slot, row::STATE),
-                state::BAD << 56 | word & ((1 << 56) - 1),
+                row_at(row.slot, row::STATE),
+                state::BAD << 56 | row.state & ((1 << 56) - 1),
             );
         })
     }
@@ -117,10 +129,12 @@ impl Store {
     }
 
     /// Value files whose records are not yet durable.
-    fn sync_values(&self, slots: std::ops::RangeInclusive<u16>, durable: u64) -> Result<()> {
-        for slot in slots {
-            let segment = self.segments.must_get(&self.files, &self.dir, slot)?;
-            let mut walk = Walk::new(&segment, self.end_of(slot, segment.head.size));
+    fn sync_values(&self, rows: &[Row], durable: u64) -> Result<()> {
+        for row in rows.iter().filter(|row| !row.is_copies()) {
+            let Some(segment) = self.segments.get(&self.files, &self.dir, row.slot)? else {
+                continue;
+            };
+            let mut walk = Walk::new(&segment, self.end_of(row.slot, segment.head.size));
             while let Some(next) = walk.next(&self.dir)? {
                 let Next::Record { head, .. } = next else {
                     continue;
@@ -162,9 +176,7 @@ impl Store {
             Ok((store.committed(), store.files.header.get(layout::TAKES_AT)))
         })?;
         self.sync_to(seq)?;
-        for region in self.files.derived(&self.dir)? {
-            self.dir.sync(region.name(), region.file())?;
-        }
+        self.files.sync_derived(&self.dir)?;
         self.dir.sync_names()?;
         let mut held = Store::lock(self, timeout)?;
         let (store, proof) = held.parts();

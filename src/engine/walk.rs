@@ -5,15 +5,16 @@
 
 use std::sync::Arc;
 
+use crate::engine::room::Lane;
 use crate::engine::store::Store;
 use crate::error::Result;
 use crate::format::bucket::Place;
-use crate::format::header::{self as layout, row};
+use crate::format::header as layout;
 use crate::format::record::Head;
 use crate::format::segment::{RECORDS_AT, Summary};
 use crate::os::dir::Dir;
 use crate::part::segment::{Footer, Segment};
-use crate::part::segments::row_at;
+use crate::part::segments;
 
 /// What stands next in a segment.
 #[derive(Debug)]
@@ -100,17 +101,20 @@ impl Walk {
 }
 
 impl Store {
-    /// Where the log ends in the segment of `slot`: the tail in the active one, else what was allocated
+    /// Where the log ends in the segment of `slot`: the tail in an active one, else what was allocated
     /// for records.
     pub(crate) fn end_of(&self, slot: u16, size: u64) -> u64 {
-        match Place::from_bits(self.files.header.get(layout::TAIL_AT)) {
-            Some(tail) if tail.slot == slot => tail.at.min(size),
-            _ => match self.files.load(&self.dir, row_at(slot, row::STATE)) {
-                Ok(word) if word & layout::FRONT_MASK != 0 => {
-                    ((word & layout::FRONT_MASK) * 4096).min(size)
-                }
-                _ => size,
-            },
+        for lane in [Lane::Log, Lane::Copies] {
+            match Place::from_bits(self.files.header.get(lane.tail())) {
+                Some(tail) if tail.slot == slot => return tail.at.min(size),
+                _ => {}
+            }
+        }
+        match segments::state_of(&self.files, slot) {
+            Ok(word) if word & layout::FRONT_MASK != 0 => {
+                ((word & layout::FRONT_MASK) * 4096).min(size)
+            }
+            _ => size,
         }
     }
 }

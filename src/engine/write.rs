@@ -5,7 +5,7 @@
 
 use crate::engine::ledger::{Ledger, Replaced, volume_of};
 use crate::engine::read::Found;
-use crate::engine::room::Room;
+use crate::engine::room::{Lane, Room};
 use crate::engine::store::{INNER_SPACE, MAIN_SPACE, Proof, Store, stat};
 use crate::error::Result;
 use crate::format::bucket::{self, Place};
@@ -44,7 +44,7 @@ impl Store {
             ..*draft
         };
         let len = draft.len(false) as u64;
-        let room = self.room(proof, len, 1, draft.space == INNER_SPACE)?;
+        let room = self.room(proof, Lane::Log, len, 1, draft.space == INNER_SPACE)?;
         let insert = old.is_none();
         if insert {
             self.reserve_derived(draft.space, 1)?;
@@ -137,7 +137,7 @@ impl Store {
     ) -> Result<()> {
         self.make_graves(proof, u64::from(old.is_some_and(|old| old.apart.is_some())))?;
         let len = draft.len(false) as u64;
-        let room = self.room(proof, len, 1, true)?;
+        let room = self.room(proof, Lane::Log, len, 1, true)?;
         let seq = self.committed() + 1;
         self.append(
             proof,
@@ -180,7 +180,7 @@ impl Store {
             ..self.blank_draft()
         };
         let len = draft.len(false) as u64;
-        let room = self.room(proof, len, 1, true)?;
+        let room = self.room(proof, Lane::Log, len, 1, true)?;
         let seq = self.committed() + 1;
         self.append(
             proof,

@@ -1,4 +1,4 @@
-//! The file `larder`: who the store is, and the words its processes share. 24 KiB, mapped.
+//! The file `larder`: who the store is, and the words its processes share. 32 KiB, mapped.
 //!
 //! Everything here is derived or rebuilt with a loss of statistics only. Offsets are bytes; every
 //! word is a u64 unless it says otherwise; a word several cores write has a cache line of its own.
@@ -7,7 +7,7 @@
 /// The version of everything on disk; a store of another one is refused by name.
 pub(crate) const FORMAT_VERSION: u32 = 1;
 pub(crate) const MAGIC: &[u8; 8] = b"larder.h";
-pub(crate) const HEADER_LEN: u64 = 24 * 1024;
+pub(crate) const HEADER_LEN: u64 = 32 * 1024;
 
 // Identity: written once, under IDENTITY_CRC.
 pub(crate) const MAGIC_AT: u64 = 0;
@@ -28,17 +28,17 @@ pub(crate) const BOOT_ID_AT: u64 = 72;
 pub(crate) const MOUNT_ID_AT: u64 = 88;
 /// seq + 1 at which everything was durable and the store closed; 0: not clean.
 pub(crate) const CLEAN_AT: u64 = 96;
-/// Inode numbers: header, gate, keymap, over, segs.
+/// Inode numbers: header, gate, keymap, over, segs, lists, posts.
 pub(crate) const INODES_AT: u64 = 104;
-pub(crate) const INODES: usize = 5;
+pub(crate) const INODES: usize = 7;
 /// CRC-32 of the words from 64 to here and of the quiet region; low half. High half: low 32 bits of seq.
-pub(crate) const QUIET_AT: u64 = 160;
+pub(crate) const QUIET_AT: u64 = 168;
 /// Set by whoever meets a damaged derived structure: the next opener alone rebuilds.
-pub(crate) const SUSPECT_AT: u64 = 168;
+pub(crate) const SUSPECT_AT: u64 = 176;
 
-// Settings, 12 words and their CRC.
+// Settings, 16 words and their CRC.
 pub(crate) const SETTINGS_AT: u64 = 192;
-pub(crate) const SETTINGS_WORDS: u64 = 12;
+pub(crate) const SETTINGS_WORDS: u64 = 16;
 pub(crate) const SETTINGS_CRC_AT: u64 = SETTINGS_AT + SETTINGS_WORDS * 8;
 
 // Shared words.
@@ -54,6 +54,8 @@ pub(crate) const COMMITTED_AT: u64 = 4224;
 pub(crate) const SPLIT_AT: u64 = 4288;
 /// Bucket being split + 1; 0: none.
 pub(crate) const SPLITTING_AT: u64 = 4296;
+/// Goes up when a segment's file is removed: handles drop their mappings of those that are gone.
+pub(crate) const GONE_AT: u64 = 4304;
 /// Place bits: where the next record goes.
 pub(crate) const TAIL_AT: u64 = 4352;
 /// Records in the active segment.
@@ -93,8 +95,8 @@ pub(crate) const PENDING_LEN_AT: u64 = 4528;
 pub(crate) const DURABLE_AT: u64 = 4544;
 /// Goes up at each failed sync.
 pub(crate) const FAULTS_AT: u64 = 4552;
-/// Lowest segment slot that may hold bytes not yet durable.
-pub(crate) const UNSYNCED_SLOT_AT: u64 = 4560;
+/// Lowest id of a segment that may hold bytes not yet durable.
+pub(crate) const UNSYNCED_AT: u64 = 4560;
 /// Sequence of the newest record whose value is in a file of its own.
 pub(crate) const APART_SEQ_AT: u64 = 4568;
 /// Goes up when a file appears in the directory; the last one that was synced.
@@ -117,7 +119,39 @@ pub(crate) const STATS_AT: u64 = 4736;
 
 /// Redo journal: one word of length and check, then (address, value) pairs.
 pub(crate) const JOURNAL_AT: u64 = 5120;
-pub(crate) const JOURNAL_PAIRS: usize = 40;
+pub(crate) const JOURNAL_PAIRS: usize = 96;
+
+// The second lane, where compaction and culling copy records to; as TAIL, TAIL_COUNT, FRONT, BACK.
+pub(crate) const COPY_TAIL_AT: u64 = 6720;
+pub(crate) const COPY_COUNT_AT: u64 = 6728;
+pub(crate) const COPY_FRONT_AT: u64 = 6736;
+pub(crate) const COPY_BACK_AT: u64 = 6744;
+/// Bytes of entries (as in `volume`) whose record is in the second lane.
+pub(crate) const COPY_VOLUME_AT: u64 = 6752;
+/// Where the policy's hand is in each lane: id of the segment, index of the record.
+pub(crate) const LOG_HAND_AT: u64 = 6760;
+pub(crate) const COPY_HAND_AT: u64 = 6776;
+/// Sequence of the newest mark.
+pub(crate) const MARK_SEQ_AT: u64 = 6792;
+/// Id of a segment whose file is being removed; 0: none.
+pub(crate) const UNMAKING_AT: u64 = 6800;
+/// Rows of the list table, and posting blocks: bytes allocated, blocks handed out, first free block.
+pub(crate) const LISTS_BYTES_AT: u64 = 6808;
+pub(crate) const POSTS_BYTES_AT: u64 = 6816;
+pub(crate) const POSTS_USED_AT: u64 = 6824;
+pub(crate) const POSTS_FREE_AT: u64 = 6832;
+/// Every expiry list up to this second (since the store's birth) has been walked.
+pub(crate) const EXPIRED_UPTO_AT: u64 = 6840;
+/// Words a policy keeps for itself, shared by all processes.
+pub(crate) const POLICY_AT: u64 = 6848;
+pub(crate) const POLICY_WORDS: u64 = 8;
+/// The ghost table: its slots, as a power of two (0: there is none), and how many it has taken.
+pub(crate) const GHOST_BITS_AT: u64 = 6912;
+pub(crate) const GHOST_TAKEN_AT: u64 = 6920;
+/// Participant that does background maintenance, as in OWNER; 0: none.
+pub(crate) const KEEPER_AT: u64 = 6976;
+/// Where the words of upkeep end.
+pub(crate) const UPKEEP_END: u64 = 7040;
 
 /// Named spaces: see [`space`].
 pub(crate) const SPACES_AT: u64 = 8192;
@@ -158,20 +192,31 @@ pub(crate) mod participant {
     pub(crate) const MISSES: u64 = 32;
     /// The inode again, turned by 7 bits.
     pub(crate) const INODE_CHECK: u64 = 40;
+    /// Microseconds that hits have saved, by the cost their entries name.
+    pub(crate) const SAVED_US: u64 = 48;
 }
+/// Tick 32, second 32: the logical clock of accesses (`engine/ticks.rs`).
+pub(crate) const CLOCK_AT: u64 = 24576;
+/// Ticks that began with a new second: levels of 32 (tick 32, second 32), level n by 2^n seconds.
+pub(crate) const RING_AT: u64 = 24640;
+pub(crate) const RING_LEVELS: u64 = 26;
+pub(crate) const RING_LEN: u64 = 32;
 const _: () = assert!(
-    PARTICIPANTS_AT + PARTICIPANT_LEN * crate::limits::PARTICIPANTS_MAX as u64 == HEADER_LEN
+    PARTICIPANTS_AT + PARTICIPANT_LEN * crate::limits::PARTICIPANTS_MAX as u64 == CLOCK_AT
 );
-const _: () = assert!(JOURNAL_AT + 8 + JOURNAL_PAIRS as u64 * 16 <= SPACES_AT);
+const _: () = assert!(RING_AT + RING_LEVELS * RING_LEN * 8 <= HEADER_LEN);
+const _: () = assert!(JOURNAL_AT + 8 + JOURNAL_PAIRS as u64 * 16 <= COPY_TAIL_AT);
+const _: () = assert!(UPKEEP_END <= SPACES_AT);
 const _: () = assert!(SPACES_AT + SPACE_LEN * crate::limits::SPACES_MAX as u64 == STREAMS_AT);
 const _: () = assert!(STREAMS_AT + STREAM_LEN * crate::limits::STREAMS_MAX as u64 == GRAVES_AT);
 const _: () = assert!(GRAVES_AT + GRAVES * 16 == PARTICIPANTS_AT);
 
 /// The words a graceful leave puts under QUIET: byte ranges.
-pub(crate) const QUIET_RANGES: [(u64, u64); 4] = [
+pub(crate) const QUIET_RANGES: [(u64, u64); 5] = [
     (GENERATION_AT, QUIET_AT),
     (COMMITTED_AT, STATS_AT),
     (JOURNAL_AT, JOURNAL_AT + 8),
+    (COPY_TAIL_AT, KEEPER_AT),
     (SPACES_AT, PARTICIPANTS_AT),
 ];
 
@@ -180,21 +225,25 @@ pub(crate) const ROW_LEN: u64 = 32;
 pub(crate) mod row {
     /// The segment's id; 0: the row is free.
     pub(crate) const ID: u64 = 0;
-    /// State 8, spare 28, pages allocated for records 28 (0: not known).
+    /// State 8, spare 27, of the second lane 1, pages allocated for records 28 (0: not known).
     pub(crate) const STATE: u64 = 8;
-    /// Bytes of records that entries still need.
+    /// Bytes of records that entries still need; of an empty one: the sequence at which it became so.
     pub(crate) const LIVE: u64 = 16;
     /// Smallest sequence of a dead record; 0: none.
     pub(crate) const DEAD_SEQ: u64 = 24;
 }
 /// Of a row's state word: pages allocated for records.
 pub(crate) const FRONT_MASK: u64 = (1 << 28) - 1;
+/// Of a row's state word: the segment is one of the second lane.
+pub(crate) const COPIES: u64 = 1 << 28;
 /// States of a segment.
 pub(crate) mod state {
     pub(crate) const ACTIVE: u64 = 1;
     pub(crate) const SEALED: u64 = 2;
     /// A sync of it failed: nothing of it counts as durable any more.
     pub(crate) const BAD: u64 = 3;
+    /// Nobody needs it; its file goes once that is durable.
+    pub(crate) const EMPTY: u64 = 4;
 }
 
 /// A word in one of the mapped files, as the journal names it.
@@ -214,6 +263,9 @@ pub(crate) enum Shared {
     Keymap,
     Overflow,
     Segments,
+    Lists,
+    Posts,
+    Ghost,
     Order(u32),
 }
 
@@ -232,7 +284,10 @@ impl Address {
             Shared::Keymap => 1,
             Shared::Overflow => 2,
             Shared::Segments => 3,
-            Shared::Order(space) => 4 + u64::from(space),
+            Shared::Lists => 4,
+            Shared::Posts => 5,
+            Shared::Ghost => 6,
+            Shared::Order(space) => 8 + u64::from(space),
         };
         file << 48 | u64::from(self.half) << 47 | self.at
     }
@@ -243,7 +298,10 @@ impl Address {
             1 => Shared::Keymap,
             2 => Shared::Overflow,
             3 => Shared::Segments,
-            more => Shared::Order((more - 4) as u32),
+            4 => Shared::Lists,
+            5 => Shared::Posts,
+            6 | 7 => Shared::Ghost,
+            more => Shared::Order((more - 8) as u32),
         };
         Address {
             file,

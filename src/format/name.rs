@@ -9,8 +9,12 @@
 //! | `keymap.G`     | buckets, generation G                       | derived          |
 //! | `over.G`       | overflow buckets                            | derived          |
 //! | `segs.G`       | the segment table                           | derived          |
-//! | `order-S.G`    | insertion order of space S                  | derived          |
+//! | `lists.G`      | rows of the tags' and expiry lists          | derived          |
+//! | `posts.G`      | blocks of those lists                       | derived          |
+//! | `ghost.G`      | fingerprints of what was culled             | derived          |
+//! | `order-S.N`    | insertion order of space S, N-th of its kind| derived          |
 //! | `gate`, `p-I`  | locks: who decides trust, who lives         | empty            |
+//! | `pin`          | shared by who needs files to stay           | empty            |
 //! | `holds`        | byte-range locks of `Cache::hold`           | empty            |
 
 /// What a file in a store's directory is.
@@ -19,6 +23,7 @@ pub(crate) enum Name {
     Header,
     Gate,
     Holds,
+    Pin,
     Participant(usize),
     Segment(u64),
     Value(u64),
@@ -26,6 +31,9 @@ pub(crate) enum Name {
     Keymap(u64),
     Overflow(u64),
     Segments(u64),
+    Lists(u64),
+    Posts(u64),
+    Ghost(u64),
     Order { space: u32, generation: u64 },
 }
 
@@ -35,6 +43,7 @@ impl std::fmt::Display for Name {
             Name::Header => f.write_str("larder"),
             Name::Gate => f.write_str("gate"),
             Name::Holds => f.write_str("holds"),
+            Name::Pin => f.write_str("pin"),
             Name::Participant(index) => write!(f, "p-{index:03}"),
             Name::Segment(id) => write!(f, "{id:016x}.seg"),
             Name::Value(id) => write!(f, "{id:016x}.val"),
@@ -42,6 +51,9 @@ impl std::fmt::Display for Name {
             Name::Keymap(generation) => write!(f, "keymap.{generation}"),
             Name::Overflow(generation) => write!(f, "over.{generation}"),
             Name::Segments(generation) => write!(f, "segs.{generation}"),
+            Name::Lists(generation) => write!(f, "lists.{generation}"),
+            Name::Posts(generation) => write!(f, "posts.{generation}"),
+            Name::Ghost(generation) => write!(f, "ghost.{generation}"),
             Name::Order { space, generation } => write!(f, "order-{space}.{generation}"),
         }
     }
@@ -54,6 +66,7 @@ impl Name {
             "larder" => Name::Header,
             "gate" => Name::Gate,
             "holds" => Name::Holds,
+            "pin" => Name::Pin,
             _ if text.starts_with("p-") => Name::Participant(text[2..].parse().ok()?),
             _ => {
                 let (stem, end) = text.split_once('.')?;
@@ -65,6 +78,9 @@ impl Name {
                     ("keymap", end) => Name::Keymap(end.parse().ok()?),
                     ("over", end) => Name::Overflow(end.parse().ok()?),
                     ("segs", end) => Name::Segments(end.parse().ok()?),
+                    ("lists", end) => Name::Lists(end.parse().ok()?),
+                    ("posts", end) => Name::Posts(end.parse().ok()?),
+                    ("ghost", end) => Name::Ghost(end.parse().ok()?),
                     (stem, end) => {
                         let space = stem.strip_prefix("order-")?.parse().ok()?;
                         Name::Order {
@@ -96,6 +112,10 @@ mod tests {
             Name::Keymap(3),
             Name::Overflow(3),
             Name::Segments(12),
+            Name::Lists(1),
+            Name::Posts(1),
+            Name::Ghost(2),
+            Name::Pin,
             Name::Order {
                 space: 0,
                 generation: 9,

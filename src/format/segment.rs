@@ -4,7 +4,7 @@
 //! |----:|----:|------------|--------------------------------------------------------|
 //! |   0 |   8 | magic      | `larder.s`                                             |
 //! |   8 |   4 | version    | [`FORMAT_VERSION`](super::header::FORMAT_VERSION)      |
-//! |  12 |   4 | features   | bits an older version must know to read it; 0          |
+//! |  12 |   4 | features   | bits a reader must know: 1, [`COPIES`]                 |
 //! |  16 |  16 | uuid       | the store's                                            |
 //! |  32 |   8 | id         | never reused                                           |
 //! |  40 |   8 | size       | bytes of the whole file                                |
@@ -28,6 +28,9 @@ pub(crate) const RECORDS_AT: u64 = 96;
 /// Bytes of one record's summary: its footer.
 pub(crate) const SUMMARY_LEN: u64 = 16;
 
+/// Feature: its records are copies, in no order of their sequences.
+pub(crate) const COPIES: u32 = 1;
+
 /// A segment's first bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct SegmentHead {
@@ -37,6 +40,8 @@ pub(crate) struct SegmentHead {
     pub(crate) first_seq: u64,
     pub(crate) hash_seed: u64,
     pub(crate) created_ms: u64,
+    /// Of the second lane: copies of records whose first home was another segment.
+    pub(crate) copies: bool,
 }
 
 /// Why a file is no segment of ours.
@@ -53,6 +58,7 @@ impl SegmentHead {
         let mut bytes = [0; RECORDS_AT as usize];
         bytes[0..8].copy_from_slice(MAGIC);
         bytes[8..12].copy_from_slice(&FORMAT_VERSION.to_le_bytes());
+        bytes[12..16].copy_from_slice(&(u32::from(self.copies) * COPIES).to_le_bytes());
         bytes[16..32].copy_from_slice(&self.uuid);
         for (at, word) in [
             (32, self.id),
@@ -92,7 +98,7 @@ impl SegmentHead {
         if &fixed[..8] != MAGIC || half(72) != crc32fast::hash(&fixed[..72]) {
             return Err(HeadFault::Damaged);
         }
-        if half(8) != FORMAT_VERSION || half(12) != 0 {
+        if half(8) != FORMAT_VERSION || half(12) & !COPIES != 0 {
             return Err(HeadFault::Newer(half(8)));
         }
         let uuid = fixed[16..32].try_into().unwrap_or_default();
@@ -103,6 +109,7 @@ impl SegmentHead {
             first_seq: word(48),
             hash_seed: word(56),
             created_ms: word(64),
+            copies: half(12) & COPIES != 0,
         })
     }
 }
@@ -199,6 +206,7 @@ mod tests {
             first_seq: 4,
             hash_seed: 5,
             created_ms: 6,
+            copies: true,
         };
         let whole = head.encode();
         assert_eq!(SegmentHead::decode(&whole), Ok(head));

@@ -249,6 +249,10 @@ impl Settings {
             ms(self.default_ttl),
             u64::from(self.statistics),
             0,
+            0,
+            0,
+            0,
+            0,
         ]
     }
 

@@ -2,6 +2,7 @@
 
 pub(crate) mod journal;
 pub(crate) mod keymap;
+pub(crate) mod lists;
 pub(crate) mod order;
 pub(crate) mod participants;
 pub(crate) mod segment;

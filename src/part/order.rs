@@ -65,7 +65,7 @@ pub(crate) fn reserve(files: &Files, dir: &Dir, space: u32, more: u64) -> Result
     if files.order(dir, space)?.is_none() {
         files.create_order(dir, space)?;
     }
-    let Some(region) = files.order(dir, space)? else {
+    let Some(file) = files.order(dir, space)? else {
         return Ok(0);
     };
     let need = (files.space(space, space::CELLS) + more) * CELL_LEN;
@@ -77,7 +77,7 @@ pub(crate) fn reserve(files: &Files, dir: &Dir, space: u32, more: u64) -> Result
         .clamp(GROW_MIN, 1 << 20)
         .max(need - has)
         .next_multiple_of(GROW_MIN);
-    region.grow(dir, has, has + step)?;
+    file.region.grow(dir, has, has + step)?;
     files
         .header
         .put(Files::space_at(space, space::BYTES).at, has + step);

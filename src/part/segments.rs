@@ -1,10 +1,13 @@
 //! The segment table: which id stands behind which slot, and the segments this handle has mapped.
 //!
-//! Owns the rows of `segs.G`. Holds: a row's id is stored once and ids are never reused, so a
-//! mapping is right while its id is the row's. Never looks inside a segment.
+//! Owns the rows of `segs.G`. Holds: rows are used again, ids never, so a mapping is right while its id
+//! is the row's. Never looks inside a segment.
 
+use std::ops::Deref;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock};
+
+use arc_swap::{ArcSwapOption, Guard};
 
 use crate::error::{Error, Result};
 use crate::format::header::{self as layout, Address, ROW_LEN, Shared, row};
@@ -14,7 +17,7 @@ use crate::part::segment::Segment;
 use crate::part::shared::Files;
 
 const BLOCK: usize = 256;
-type Block = Box<[OnceLock<Arc<Segment>>; BLOCK]>;
+type Block = Box<[ArcSwapOption<Segment>; BLOCK]>;
 
 /// The segments one handle has mapped, by slot.
 #[derive(Debug)]
@@ -41,6 +44,35 @@ pub(crate) fn id_of(files: &Files, slot: u16) -> Result<u64> {
         .load(Ordering::Acquire))
 }
 
+/// A row's state word: see [`row`].
+pub(crate) fn state_of(files: &Files, slot: u16) -> Result<u64> {
+    Ok(files
+        .segs
+        .word(row_at(slot, row::STATE).at)?
+        .load(Ordering::Acquire))
+}
+
+/// Whether the row's segment is of the second lane.
+pub(crate) fn is_copies(files: &Files, slot: u16) -> Result<bool> {
+    Ok(state_of(files, slot)? & layout::COPIES != 0)
+}
+
+/// A mapped segment, kept while this is held even if its file goes.
+pub(crate) struct Seat(Guard<Option<Arc<Segment>>>);
+
+impl Deref for Seat {
+    type Target = Arc<Segment>;
+
+    #[inline]
+    fn deref(&self) -> &Arc<Segment> {
+        match &*self.0 {
+            Some(segment) => segment,
+            // Made from one that is there alone.
+            None => unreachable!("a seat is taken"),
+        }
+    }
+}
+
 impl Segments {
     pub(crate) fn new(uuid: [u8; 16]) -> Self {
         Segments {
@@ -51,37 +83,40 @@ impl Segments {
         }
     }
 
+    fn seat(&self, slot: u16) -> &ArcSwapOption<Segment> {
+        let block = self.blocks[usize::from(slot) / BLOCK]
+            .get_or_init(|| Box::new([const { ArcSwapOption::const_empty() }; BLOCK]));
+        &block[usize::from(slot) % BLOCK]
+    }
+
     /// The segment behind `slot`; `None`: the row is free or its file is gone.
     #[inline]
-    pub(crate) fn get(&self, files: &Files, dir: &Dir, slot: u16) -> Result<Option<&Arc<Segment>>> {
+    pub(crate) fn get(&self, files: &Files, dir: &Dir, slot: u16) -> Result<Option<Seat>> {
         let id = id_of(files, slot)?;
         if id == 0 {
             return Ok(None);
         }
-        let block = self.blocks[usize::from(slot) / BLOCK]
-            .get_or_init(|| Box::new([const { OnceLock::new() }; BLOCK]));
-        let seat = &block[usize::from(slot) % BLOCK];
-        let segment = match seat.get() {
-            Some(segment) => segment,
-            None => match Segment::open(dir, &self.uuid, id, slot)? {
-                None => return Ok(None),
-                Some(segment) => seat.get_or_init(|| Arc::new(segment)),
-            },
-        };
-        if segment.head.id != id {
-            return Err(Error::corrupt(
-                files.segs.path(),
-                u64::from(slot) * ROW_LEN,
-                "the segment table names another segment than before",
-            ));
+        let seat = self.seat(slot).load();
+        if seat.as_ref().is_some_and(|segment| segment.head.id == id) {
+            return Ok(Some(Seat(seat)));
         }
-        Ok(Some(segment))
+        self.open(dir, slot, id)
+    }
+
+    #[cold]
+    fn open(&self, dir: &Dir, slot: u16, id: u64) -> Result<Option<Seat>> {
+        let Some(segment) = Segment::open(dir, &self.uuid, id, slot)? else {
+            return Ok(None);
+        };
+        let segment = Arc::new(segment);
+        self.seat(slot).store(Some(Arc::clone(&segment)));
+        Ok(Some(Seat(Guard::from_inner(Some(segment)))))
     }
 
     /// The segment behind `slot`, which must be there.
     pub(crate) fn must_get(&self, files: &Files, dir: &Dir, slot: u16) -> Result<Arc<Segment>> {
         match self.get(files, dir, slot)? {
-            Some(segment) => Ok(Arc::clone(segment)),
+            Some(segment) => Ok(Arc::clone(&segment)),
             None => Err(Error::corrupt(
                 files.segs.path(),
                 u64::from(slot) * ROW_LEN,
@@ -91,20 +126,92 @@ impl Segments {
     }
 
     /// Keeps a segment this handle has just made.
-    pub(crate) fn keep(&self, segment: Segment) -> Arc<Segment> {
-        let slot = usize::from(segment.slot);
-        let block =
-            self.blocks[slot / BLOCK].get_or_init(|| Box::new([const { OnceLock::new() }; BLOCK]));
-        Arc::clone(block[slot % BLOCK].get_or_init(|| Arc::new(segment)))
+    pub(crate) fn keep(&self, segment: Segment) {
+        self.seat(segment.slot).store(Some(Arc::new(segment)));
+    }
+
+    /// Lets go of the mappings whose segments are gone.
+    pub(crate) fn forget_gone(&self, files: &Files) -> Result<()> {
+        for (index, block) in self.blocks.iter().enumerate() {
+            let Some(block) = block.get() else { continue };
+            for (n, seat) in block.iter().enumerate() {
+                let Some(id) = seat.load().as_ref().map(|segment| segment.head.id) else {
+                    continue;
+                };
+                if id_of(files, (index * BLOCK + n) as u16)? != id {
+                    seat.store(None);
+                }
+            }
+        }
+        Ok(())
     }
 }
 
-/// Slots handed out, oldest first.
-pub(crate) fn slots(files: &Files) -> std::ops::Range<u16> {
-    1..files
+/// A segment that has a row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Row {
+    pub(crate) slot: u16,
+    pub(crate) id: u64,
+    /// The row's state word.
+    pub(crate) state: u64,
+    /// Bytes of records that entries still need.
+    pub(crate) live: u64,
+    /// Smallest sequence of a dead record; 0: none.
+    pub(crate) dead_seq: u64,
+}
+
+impl Row {
+    /// Which state it is in.
+    pub(crate) fn is(&self, state: u64) -> bool {
+        self.state >> 56 == state
+    }
+
+    pub(crate) fn is_copies(&self) -> bool {
+        self.state & layout::COPIES != 0
+    }
+}
+
+/// Every segment that has a row, oldest first.
+pub(crate) fn rows(files: &Files) -> Result<Vec<Row>> {
+    let end = files
         .header
         .number(layout::SEGS_USED_AT)
-        .clamp(1, SEGMENT_SLOTS as u64 - 1) as u16
+        .clamp(1, SEGMENT_SLOTS as u64 - 1) as u16;
+    let mut rows = Vec::new();
+    for slot in 1..end {
+        let id = id_of(files, slot)?;
+        if id != 0 {
+            let load = |field| -> Result<u64> {
+                Ok(files
+                    .segs
+                    .word(row_at(slot, field).at)?
+                    .load(Ordering::Relaxed))
+            };
+            rows.push(Row {
+                slot,
+                id,
+                state: load(row::STATE)?,
+                live: load(row::LIVE)?,
+                dead_seq: load(row::DEAD_SEQ)?,
+            });
+        }
+    }
+    rows.sort_unstable_by_key(|row| row.id);
+    Ok(rows)
+}
+
+/// A row for a new segment, and whether it was never used; `None`: all are in use. Under the lock.
+pub(crate) fn vacant_row(files: &Files) -> Result<Option<(u16, bool)>> {
+    let used = files
+        .header
+        .number(layout::SEGS_USED_AT)
+        .clamp(1, SEGMENT_SLOTS as u64 - 1) as u16;
+    for slot in 1..used {
+        if id_of(files, slot)? == 0 {
+            return Ok(Some((slot, false)));
+        }
+    }
+    Ok((usize::from(used) < SEGMENT_SLOTS - 1).then_some((used, true)))
 }
 
 /// Sees to it that one more row finds its space; returns the bytes taken on disk. Under the lock.

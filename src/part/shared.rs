@@ -3,8 +3,11 @@
 //! Owns: the header's mapping and the derived files' regions. Never knows which change means what.
 
 use std::fs::File;
-use std::sync::OnceLock;
+use std::ops::Deref;
+use std::sync::{Arc, OnceLock};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+use arc_swap::{ArcSwapOption, Guard};
 
 use crate::error::{Error, Result};
 use crate::format::header::{self as layout, Address, Shared, space};
@@ -168,6 +171,28 @@ pub(crate) mod setting {
     pub(crate) const STATISTICS: u64 = 10;
 }
 
+/// One file of a space's order list; a denser one may have taken its place.
+#[derive(Debug)]
+pub(crate) struct OrderFile {
+    pub(crate) generation: u64,
+    pub(crate) region: Region,
+}
+
+struct OrderSeat(Guard<Option<Arc<OrderFile>>>);
+
+impl Deref for OrderSeat {
+    type Target = Arc<OrderFile>;
+
+    #[inline]
+    fn deref(&self) -> &Arc<OrderFile> {
+        match &*self.0 {
+            Some(file) => file,
+            // Made from one that is there alone.
+            None => unreachable!("a seat is taken"),
+        }
+    }
+}
+
 /// All mapped files of a store.
 #[derive(Debug)]
 pub(crate) struct Files {
@@ -176,7 +201,10 @@ pub(crate) struct Files {
     pub(crate) keymap: Region,
     pub(crate) over: Region,
     pub(crate) segs: Region,
-    orders: [OnceLock<Region>; SPACES_MAX],
+    pub(crate) lists: Region,
+    pub(crate) posts: Region,
+    ghost: OnceLock<Region>,
+    orders: [ArcSwapOption<OrderFile>; SPACES_MAX],
 }
 
 impl Files {
@@ -198,7 +226,10 @@ impl Files {
             keymap: open(Name::Keymap(generation))?,
             over: open(Name::Overflow(generation))?,
             segs: open(Name::Segments(generation))?,
-            orders: [const { OnceLock::new() }; SPACES_MAX],
+            lists: open(Name::Lists(generation))?,
+            posts: open(Name::Posts(generation))?,
+            ghost: OnceLock::new(),
+            orders: [const { ArcSwapOption::const_empty() }; SPACES_MAX],
             header,
         })
     }
@@ -211,7 +242,10 @@ impl Files {
             keymap: make(Name::Keymap(generation))?,
             over: make(Name::Overflow(generation))?,
             segs: make(Name::Segments(generation))?,
-            orders: [const { OnceLock::new() }; SPACES_MAX],
+            lists: make(Name::Lists(generation))?,
+            posts: make(Name::Posts(generation))?,
+            ghost: OnceLock::new(),
+            orders: [const { ArcSwapOption::const_empty() }; SPACES_MAX],
             header,
         })
     }
@@ -227,7 +261,12 @@ impl Files {
     }
 
     /// The order list's file; `None`: the space has had no entry yet.
-    pub(crate) fn order(&self, dir: &Dir, space: u32) -> Result<Option<&Region>> {
+    pub(crate) fn order(&self, dir: &Dir, space: u32) -> Result<Option<Arc<OrderFile>>> {
+        Ok(self.order_seat(dir, space)?.map(|seat| Arc::clone(&seat)))
+    }
+
+    #[inline]
+    fn order_seat(&self, dir: &Dir, space: u32) -> Result<Option<OrderSeat>> {
         let Some(seat) = self.orders.get(space as usize) else {
             return Err(Error::corrupt(
                 dir.path_of(Name::Header),
@@ -235,10 +274,16 @@ impl Files {
                 format!("there is no space {space}"),
             ));
         };
-        if let Some(region) = seat.get() {
-            return Ok(Some(region));
-        }
         let generation = self.space(space, space::GENERATION);
+        let file = seat.load();
+        if file.as_ref().is_some_and(|file| file.generation == generation) {
+            return Ok(Some(OrderSeat(file)));
+        }
+        self.open_order(dir, space, generation)
+    }
+
+    #[cold]
+    fn open_order(&self, dir: &Dir, space: u32, generation: u64) -> Result<Option<OrderSeat>> {
         if generation == 0 {
             return Ok(None);
         }
@@ -251,7 +296,9 @@ impl Files {
             ));
         };
         let region = Region::new(dir, name, file)?;
-        Ok(Some(seat.get_or_init(|| region)))
+        let file = Arc::new(OrderFile { generation, region });
+        self.orders[space as usize].store(Some(Arc::clone(&file)));
+        Ok(Some(OrderSeat(Guard::from_inner(Some(file)))))
     }
 
     /// Makes the order list's file of a space that has none.
@@ -268,6 +315,22 @@ impl Files {
         Ok(())
     }
 
+    /// The ghost table; `None`: there is none.
+    pub(crate) fn ghost(&self, dir: &Dir) -> Result<Option<&Region>> {
+        if let Some(region) = self.ghost.get() {
+            return Ok(Some(region));
+        }
+        if self.header.get(layout::GHOST_BITS_AT) == 0 {
+            return Ok(None);
+        }
+        let name = Name::Ghost(self.generation);
+        let Some(file) = dir.open_file(name)? else {
+            return Ok(None);
+        };
+        let region = Region::new(dir, name, file)?;
+        Ok(Some(self.ghost.get_or_init(|| region)))
+    }
+
     /// Loads the word at an address.
     #[inline]
     pub(crate) fn load(&self, dir: &Dir, address: Address) -> Result<u64> {
@@ -276,21 +339,22 @@ impl Files {
             Shared::Overflow => self.over.word(address.at)?.load(Ordering::Acquire),
             Shared::Header => self.header.get(address.at),
             Shared::Segments => self.segs.word(address.at)?.load(Ordering::Acquire),
-            Shared::Order(space) => self
-                .order_word(dir, space, address.at)?
-                .load(Ordering::Acquire),
+            Shared::Lists => self.lists.word(address.at)?.load(Ordering::Acquire),
+            Shared::Posts => self.posts.word(address.at)?.load(Ordering::Acquire),
+            Shared::Ghost => return Err(self.no_such_word(dir, address)),
+            Shared::Order(space) => match self.order_seat(dir, space)? {
+                Some(file) => file.region.word(address.at)?.load(Ordering::Acquire),
+                None => return Err(self.no_such_word(dir, address)),
+            },
         })
     }
 
-    fn order_word(&self, dir: &Dir, space: u32, at: u64) -> Result<&AtomicU64> {
-        match self.order(dir, space)? {
-            Some(region) => region.word(at),
-            None => Err(Error::corrupt(
-                dir.path_of(Name::Header),
-                at,
-                format!("space {space} has no order list"),
-            )),
-        }
+    fn no_such_word(&self, dir: &Dir, address: Address) -> Error {
+        Error::corrupt(
+            dir.path_of(Name::Header),
+            address.at,
+            format!("an address names {:?}, where nothing is", address.file),
+        )
     }
 
     /// Stores a word at an address, visible to every process at once.
@@ -311,8 +375,15 @@ impl Files {
             Shared::Keymap => &self.keymap,
             Shared::Overflow => &self.over,
             Shared::Segments => &self.segs,
+            Shared::Lists => &self.lists,
+            Shared::Posts => &self.posts,
+            Shared::Ghost => return Err(self.no_such_word(dir, address)),
             Shared::Order(space) => {
-                self.order_word(dir, space, address.at)?
+                let Some(file) = self.order_seat(dir, space)? else {
+                    return Err(self.no_such_word(dir, address));
+                };
+                file.region
+                    .word(address.at)?
                     .store(value, Ordering::Release);
                 return Ok(());
             }
@@ -328,11 +399,21 @@ impl Files {
     }
 
     /// Every derived file that is open or recorded, for syncing.
-    pub(crate) fn derived(&self, dir: &Dir) -> Result<Vec<&Region>> {
-        let mut all = vec![&self.keymap, &self.over, &self.segs];
-        for space in 0..SPACES_MAX as u32 {
-            all.extend(self.order(dir, space)?);
+    pub(crate) fn sync_derived(&self, dir: &Dir) -> Result<()> {
+        for region in [
+            &self.keymap,
+            &self.over,
+            &self.segs,
+            &self.lists,
+            &self.posts,
+        ] {
+            dir.sync(region.name(), region.file())?;
         }
-        Ok(all)
+        for space in 0..SPACES_MAX as u32 {
+            if let Some(file) = self.order(dir, space)? {
+                dir.sync(file.region.name(), file.region.file())?;
+            }
+        }
+        Ok(())
     }
 }

@@ -106,12 +106,8 @@ impl Cache {
     /// # Errors
     /// See [`Cache`].
     pub fn segments(&self) -> Result<Vec<u64>> {
-        let store = self.store()?;
-        let slots = crate::part::segments::slots(&store.files);
-        slots
-            .map(|slot| crate::part::segments::id_of(&store.files, slot))
-            .filter(|id| !matches!(id, Ok(0)))
-            .collect()
+        let rows = crate::part::segments::rows(&self.store()?.files)?;
+        Ok(rows.iter().map(|row| row.id).collect())
     }
 
     /// The records of one segment in readable form.

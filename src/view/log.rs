@@ -80,16 +80,17 @@ pub struct LogIter {
 
 impl LogIter {
     pub(crate) fn new(store: &Arc<Store>, id: u64) -> Result<LogIter> {
-        for slot in segments::slots(&store.files) {
-            if segments::id_of(&store.files, slot)? == id {
-                let segment = store.segments.must_get(&store.files, &store.dir, slot)?;
-                let walk = Walk::new(&segment, store.end_of(slot, segment.head.size));
-                return Ok(LogIter {
-                    store: Arc::clone(store),
-                    segment,
-                    walk,
-                });
-            }
+        let rows = segments::rows(&store.files)?;
+        if let Some(row) = rows.iter().find(|row| row.id == id) {
+            let segment = store
+                .segments
+                .must_get(&store.files, &store.dir, row.slot)?;
+            let walk = Walk::new(&segment, store.end_of(row.slot, segment.head.size));
+            return Ok(LogIter {
+                store: Arc::clone(store),
+                segment,
+                walk,
+            });
         }
         let path = store.dir.path_of(Name::Segment(id));
         let source = std::io::Error::from(std::io::ErrorKind::NotFound);
