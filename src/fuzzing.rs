@@ -88,6 +88,7 @@ pub fn segment_scan(bytes: &[u8]) {
             first_seq: 1,
             hash_seed: 1,
             created_ms: 0,
+            life_seq: 1,
             copies: false,
         };
         file[..RECORDS_AT as usize].copy_from_slice(&head.encode());

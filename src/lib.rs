@@ -33,12 +33,14 @@ mod format;
 mod limits;
 mod os;
 mod part;
+pub mod policy;
 mod view;
 
 #[cfg(fuzzing)]
 pub mod fuzzing;
 
 pub use engine::check::{CheckReport, Finding};
+pub use engine::upkeep::{Budget, UpkeepReport};
 pub use error::{Error, Result};
 pub use format::key::{KEY_DEPTH_MAX, Key, KeyPart};
 pub use format::settings::{Compression, Durability, Settings};
@@ -46,10 +48,12 @@ pub use limits::{
     BATCH_BYTES_MAX, KEY_LEN_MAX, LARGE_VALUE_MAX, LARGE_VALUE_MIN, PARTICIPANTS_MAX,
     SEGMENT_SIZE_MAX, SEGMENT_SIZE_MIN, SIZE_LIMIT_MIN, STREAMS_MAX, TAG_LEN_MAX, TAGS_MAX,
 };
+pub use policy::{CullPolicy, Policy};
 pub use os::clock::{Clock, ManualClock, SystemClock};
 pub use os::raw::Mapped;
 pub use view::builder::Builder;
 pub use view::cache::Cache;
+pub use view::cache_upkeep::{TagIter, TagMatch, TagUsage};
 pub use view::codec::{BINCODE_LEN_MAX, Bincode, Codec, Json, Raw};
 pub use view::hold::Hold;
 pub use view::iter::{Iter, Keys, Sorted};

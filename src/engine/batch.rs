@@ -9,19 +9,22 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{Ordering, fence};
 
 use crate::engine::change::Change;
+use crate::engine::cull::Spared;
 use crate::engine::ledger::{Ledger, Replaced, volume_of};
+use crate::engine::postings::{FEW, tag_steps};
 use crate::engine::read::Found;
 use crate::engine::room::{Lane, Room};
 use crate::engine::store::{MAIN_SPACE, Proof, Store, stat};
 use crate::error::{Error, Result};
 use crate::format::bucket::{self, Place, is_whole};
 use crate::format::header::{self as layout, Address, Shared, row};
-use crate::format::record::{Apart, Draft, Head, Kind, Record, Standing};
+use crate::format::record::{Apart, Draft, Head, Kind, Record, Standing, tags_of};
 use crate::format::segment::Summary;
 use crate::limits::{BATCH_BYTES_MAX, SPACES_MAX};
 use crate::part::keymap::Keymap;
 use crate::part::segment::Read;
-use crate::part::segments::row_at;
+use crate::part::lists::Posting;
+use crate::part::segments::{self, row_at};
 use crate::part::shared::setting;
 
 /// How many items before its turn a bucket is fetched into the cache.
@@ -58,7 +61,7 @@ impl Changes for Vec<Change> {
 }
 
 /// What was there of a key before its change.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 struct Before {
     /// Which change.
     n: usize,
@@ -68,6 +71,7 @@ struct Before {
     word: Option<Address>,
     /// Where that leads, when it cannot be read.
     damaged: Option<Place>,
+    old_tags: Vec<u32>,
 }
 
 /// One record of a decided batch, as rolling forward needs it.
@@ -85,6 +89,10 @@ struct Item {
     old: Option<Replaced>,
     /// The key's word, when it has one.
     word: Option<Address>,
+    tags: Vec<u32>,
+    old_tags: Vec<u32>,
+    tag_seq: u64,
+    expires_ms: Option<u64>,
 }
 
 impl Item {
@@ -97,7 +105,46 @@ impl Item {
     }
 }
 
+/// One change that goes by steps all the same: it has too many tags for one journal.
+struct One<'a> {
+    hash: u64,
+    draft: &'a Draft<'a>,
+}
+
+impl Changes for One<'_> {
+    fn len(&self) -> usize {
+        1
+    }
+
+    fn hash(&self, _: usize) -> u64 {
+        self.hash
+    }
+
+    fn draft(&self, _: usize) -> Draft<'_> {
+        *self.draft
+    }
+
+    fn is_fresh(&self, _: usize) -> bool {
+        false
+    }
+}
+
 impl Store {
+    /// Applies one change as a batch of one.
+    pub(crate) fn commit_one(
+        &self,
+        proof: &mut Proof,
+        hash: u64,
+        draft: &Draft<'_>,
+    ) -> Result<()> {
+        let one = One { hash, draft };
+        let found = self.find_all(proof, &one)?;
+        if found.is_empty() {
+            return Ok(());
+        }
+        self.commit_many(proof, &one, &found)
+    }
+
     /// Applies all changes, or none. One change per key; removed keys that are not there are left out.
     pub(crate) fn commit(&self, proof: &mut Proof, changes: &impl Changes) -> Result<()> {
         let found = self.find_all(proof, changes)?;
@@ -112,9 +159,10 @@ impl Store {
                     old,
                     word: Some(word),
                     is_set: false,
+                    old_tags,
                     ..
                 },
-            ] => {
+            ] if old_tags.len() <= FEW => {
                 let stored_s = self.second(self.now_ms());
                 let draft = Draft {
                     stored_s,
@@ -136,12 +184,18 @@ impl Store {
                 keymap.prefetch(changes.hash(n + PREFETCH_AHEAD));
             }
             let draft = changes.draft(n);
+            let mut old_tags = Vec::new();
             let (old, word) =
                 match self.find_to_write(draft.space, draft.key, changes.hash(n), &mut buffer)? {
-                    Found::Entry(hit) => (
-                        Some(Replaced::of(&hit).less(draft.apart)),
-                        Some(hit.address()),
-                    ),
+                    Found::Entry(hit) => {
+                        if hit.head.options.tag_count > 0 {
+                            old_tags.extend(tags_of(&hit.head, &buffer));
+                        }
+                        (
+                            Some(Replaced::of(&hit).less(draft.apart)),
+                            Some(hit.address()),
+                        )
+                    }
                     Found::Damaged(address) => (None, Some(address)),
                     Found::Nothing => (None, None),
                 };
@@ -157,6 +211,7 @@ impl Store {
                     old,
                     word,
                     damaged,
+                    old_tags,
                 });
             }
         }
@@ -172,12 +227,17 @@ impl Store {
     ) -> Result<()> {
         let (mut total, mut graves, mut removing, mut entries) = (0, 0, true, 0);
         let mut cells = [0_u64; SPACES_MAX];
+        let mut postings = 0;
         for one in found {
             let draft = changes.draft(one.n);
             total += draft.len(true) as u64;
             graves += u64::from(one.old.is_some_and(|old| old.apart.is_some()));
             removing &= !one.is_set;
             entries += u64::from(draft.space == MAIN_SPACE);
+            for &id in draft.tags {
+                self.reserve_tag(id)?;
+            }
+            postings += draft.tags.len() as u64 + u64::from(draft.expires_ms.is_some());
             cells[draft.space as usize % SPACES_MAX] += u64::from(one.is_set);
         }
         // One entry and what the store notes beside it is bounded as a single set is.
@@ -203,6 +263,7 @@ impl Store {
         for (space, &cells) in cells.iter().enumerate().filter(|(_, cells)| **cells > 0) {
             self.reserve_cells(space as u32, cells)?;
         }
+        self.reserve_postings(postings)?;
         // The keymap first, so that the batch meets short chains.
         let new = found
             .iter()
@@ -243,6 +304,7 @@ impl Store {
         proof.dirty = false;
         self.roll_forward(&items, &room, total, 0)?;
         self.count(stat::BATCHES, 1);
+        self.count(stat::BYTES_PUT, total);
         self.count(stat::SETS, sets);
         self.count(stat::DELETES, gone);
         let set = found
@@ -254,7 +316,11 @@ impl Store {
             set.map(|draft| draft.value.len() as u64).sum(),
         );
         self.logged(total);
-        Ok(())
+        let mut tags: Vec<u32> = items.iter().flat_map(|item| &item.tags).copied().collect();
+        tags.sort_unstable();
+        tags.dedup();
+        let first = items.first().map_or(last, |item| item.seq);
+        self.after_tags(proof, &tags, &Spared(first..=last))
     }
 
     fn append_batch(
@@ -315,6 +381,14 @@ impl Store {
                 apart: draft.apart,
                 old: one.old,
                 word: one.word,
+                tags: draft.tags.to_vec(),
+                old_tags: one.old_tags.clone(),
+                tag_seq: if draft.tag_seq == 0 {
+                    seq
+                } else {
+                    draft.tag_seq
+                },
+                expires_ms: draft.expires_ms.filter(|_| one.is_set),
             });
             at += len;
             // In ascending pieces, so that what a kill leaves is a beginning (`repair`).
@@ -411,6 +485,9 @@ impl Store {
                     ledger.nth_cell(item.space, cells, item.hash, item.order);
                     cells += 1;
                 }
+                if item.is_set {
+                    self.stamp_written(word, item.hash, item.is_new_entry())?;
+                }
                 ledger
                     .journal
                     .put(word, bucket::word(item.hash, item.place));
@@ -440,8 +517,8 @@ impl Store {
             ledger.journal.header(layout::PENDING_DONE_AT, base + step);
             ledger.journal.commit(&self.files, &self.dir)
         };
-        for (slot, (live, dead)) in rows_of(items) {
-            each(&mut |ledger| ledger.row(slot, live, dead))?;
+        for (slot, change) in rows_of(items) {
+            each(&mut |ledger| ledger.row(slot, change))?;
         }
         for (space, (entries, volume)) in spaces_of(items) {
             each(&mut |ledger| {
@@ -461,6 +538,15 @@ impl Store {
                     self.end_stream(ledger, apart);
                     Ok(())
                 })?;
+            }
+            let posting = Posting::new(item.hash, item.seq);
+            let old = (&item.old_tags[..], item.old.map_or(0, |old| old.volume));
+            let new = (&item.tags[..], item.volume);
+            for tag in tag_steps(old, new, item.tag_seq == item.seq) {
+                each(&mut |ledger| ledger.tag(tag, posting))?;
+            }
+            if let Some(expires_ms) = item.expires_ms {
+                each(&mut |ledger| ledger.post(self.time_list(expires_ms), posting))?;
             }
             if !item.is_set {
                 each(&mut |ledger| self.unpoint(ledger, item.hash, item.place))?;
@@ -521,7 +607,7 @@ impl Store {
         let Read::Whole(head) = segment.read(&self.dir, first.at, &mut buffer)? else {
             return Err(damaged(first.at));
         };
-        let is_kill = head.kind == Kind::Kill;
+        let is_kill = matches!(head.kind, Kind::Kill | Kind::Drop);
         // The tail's count moved with the commit: count back when it did.
         let moved = if is_kill { done >= 1 } else { done > len };
         let counted = match (moved, is_kill) {
@@ -539,8 +625,15 @@ impl Store {
         if is_kill {
             let record =
                 Record::decode(&buffer, segment.seed, first.at).map_err(|_| damaged(first.at))?;
+            if head.kind == Kind::Drop {
+                return self.roll_drop(
+                    &record,
+                    (first, head.len() as u64, head.seq),
+                    index,
+                );
+            }
             let victims: Vec<_> = record.kills().collect();
-            self.roll_kill(&victims, &room, first, head.len() as u64, head.seq, done)?;
+            self.roll_kill(&victims, &[], &room, first, head.len() as u64, head.seq, done)?;
             return Ok(());
         }
         let mut items = Vec::new();
@@ -570,11 +663,15 @@ impl Store {
         let new_apart = head.options.apart;
         let mut old = None;
         let mut word = None;
+        let mut old_tags = Vec::new();
         if let Some(previous) = Place::from_bits(head.options.previous) {
             if let Some(segment) = self.segments.get(&self.files, &self.dir, previous.slot)?
                 && let Some(head) = segment.read_head(&self.dir, previous.at)?
             {
                 old = Some(Replaced::of_head(&head, previous).less(new_apart));
+                if head.options.tag_count > 0 {
+                    old_tags = segment.read_tags(&self.dir, previous.at)?;
+                }
             }
             word = self.word_to(hash, if unpointed { previous } else { place })?;
         }
@@ -590,6 +687,10 @@ impl Store {
             apart: new_apart,
             old,
             word,
+            tags: self.tags_at(place)?,
+            old_tags,
+            tag_seq: head.options.tag_seq,
+            expires_ms: head.options.expires_ms,
         })
     }
 }
@@ -602,20 +703,34 @@ fn pending_check(first: u64, end: u64, len: u64, seq: u64) -> u64 {
         })
 }
 
-/// Live bytes more or less, and the smallest sequence that died, by segment row.
-fn rows_of(items: &[Item]) -> BTreeMap<u16, (i64, u64)> {
-    let mut rows = BTreeMap::<u16, (i64, u64)>::new();
+/// How a batch changes a segment's row.
+#[derive(Clone, Copy, Debug, Default)]
+struct RowChange {
+    live: i64,
+    /// The smallest sequence that died; 0: none did.
+    dead_seq: u64,
+    /// Bytes of the entries whose record died, as in `volume`.
+    dead_volume: u64,
+}
+
+fn rows_of(items: &[Item]) -> BTreeMap<u16, RowChange> {
+    let mut rows = BTreeMap::<u16, RowChange>::new();
     for item in items {
         if item.is_set {
-            rows.entry(item.place.slot).or_default().0 += item.len as i64;
+            rows.entry(item.place.slot).or_default().live += item.len as i64;
         }
         if let Some(old) = item.old {
             let row = rows.entry(old.place.slot).or_default();
-            row.0 -= old.len as i64;
-            row.1 = if row.1 == 0 {
+            row.live -= old.len as i64;
+            row.dead_volume += if old.space == MAIN_SPACE {
+                old.volume
+            } else {
+                0
+            };
+            row.dead_seq = if row.dead_seq == 0 {
                 old.seq
             } else {
-                row.1.min(old.seq)
+                row.dead_seq.min(old.seq)
             };
         }
     }
@@ -640,14 +755,17 @@ fn spaces_of(items: &[Item]) -> BTreeMap<u32, (i64, i64)> {
 
 impl Ledger<'_> {
     /// A segment row's live bytes and smallest dead sequence.
-    fn row(&mut self, slot: u16, live: i64, dead: u64) -> Result<()> {
+    fn row(&mut self, slot: u16, change: RowChange) -> Result<()> {
         let at = row_at(slot, row::LIVE);
         let now = self.files.segs.word(at.at)?.load(Ordering::Relaxed);
-        self.journal.put(at, now.saturating_add_signed(live));
+        self.journal.put(at, now.saturating_add_signed(change.live));
         let at = row_at(slot, row::DEAD_SEQ);
         let now = self.files.segs.word(at.at)?.load(Ordering::Relaxed);
-        if dead != 0 && (now == 0 || dead < now) {
-            self.journal.put(at, dead);
+        if change.dead_seq != 0 && (now == 0 || change.dead_seq < now) {
+            self.journal.put(at, change.dead_seq);
+        }
+        if change.dead_volume > 0 && segments::is_copies(self.files, slot)? {
+            self.copy_volume(-(change.dead_volume as i64));
         }
         Ok(())
     }

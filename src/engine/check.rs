@@ -90,15 +90,15 @@ impl Store {
         for (n, row) in rows.iter().enumerate() {
             match self.segments.must_get(&self.files, &self.dir, row.slot) {
                 Ok(segment) => {
-                    // Of the log alone: copies have no order.
-                    let newer = rows[n + 1..].iter().find(|newer| !newer.is_copies());
-                    let newer = newer.filter(|_| !row.is_copies()).and_then(|newer| {
-                        self.segments
-                            .get(&self.files, &self.dir, newer.slot)
-                            .ok()
-                            .flatten()
+                    // What a later life of the log did not take over.
+                    let lives = rows[n + 1..].iter().filter_map(|newer| {
+                        let newer = self.segments.get(&self.files, &self.dir, newer.slot);
+                        newer.ok().flatten().map(|newer| newer.head.life_seq)
                     });
-                    let until = newer.map_or(u64::MAX, |newer| newer.head.first_seq);
+                    let until = lives
+                        .filter(|&life| life > segment.head.life_seq)
+                        .min()
+                        .unwrap_or(u64::MAX);
                     self.check_segment(&segment, until, &mut report)?;
                 }
                 Err(_) if !matches!(segments::id_of(&self.files, row.slot), Ok(id) if id == row.id) => {}

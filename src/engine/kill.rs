@@ -3,18 +3,80 @@
 //! Rolled forward like a batch, one journalled step an entry.
 
 use crate::engine::ledger::{Ledger, Replaced};
+use crate::engine::postings::tag_steps;
+use crate::engine::read::Hit;
 use crate::engine::room::{Lane, Room};
 use crate::engine::store::{Proof, Store};
 use crate::error::Result;
 use crate::format::bucket::{self, Place, is_whole};
 use crate::format::header::{self as layout, Address};
-use crate::format::record::{Draft, Kind, Standing};
+use crate::format::record::{Draft, Kind, Standing, tags_of};
 use crate::format::segment::Summary;
 use crate::part::keymap::Keymap;
+use crate::part::lists::Posting;
+
+/// Tags whose rows change in one journal.
+pub(super) const TAGS_AT_ONCE: usize = 36;
+/// Journals one victim takes at most: a thousand tags in pieces.
+const TAG_STEPS: u64 = 32;
+const _: () = assert!(TAG_STEPS as usize * TAGS_AT_ONCE > crate::limits::TAGS_MAX);
+
+/// The rows of an entry's tags, when it goes.
+pub(super) fn untag(ledger: &mut Ledger<'_>, tags: &[u32], old: &Replaced) -> Result<()> {
+    for step in tag_steps((tags, old.volume), (&[], 0), false) {
+        ledger.tag(step, Posting::new(0, 0))?;
+    }
+    Ok(())
+}
+
+/// A version found under the lock, to be removed under the same.
+#[derive(Clone, Debug)]
+pub(crate) struct Version {
+    hash: u64,
+    address: Address,
+    old: Replaced,
+    space: u32,
+    tags: Vec<u32>,
+}
+
+impl Version {
+    /// Its record is in `buffer`.
+    pub(crate) fn of(hit: &Hit<'_>, hash: u64, buffer: &[u8]) -> Version {
+        Version {
+            hash,
+            address: hit.address(),
+            old: Replaced::of(hit),
+            space: hit.head.options.space,
+            tags: tags_of(&hit.head, buffer).collect(),
+        }
+    }
+
+    pub(crate) fn seq(&self) -> u64 {
+        self.old.seq
+    }
+}
 
 impl Store {
     /// Removes the listed versions, by one record. Returns how many entries went.
     pub(crate) fn kill(&self, proof: &mut Proof, victims: &[(u64, u64)]) -> Result<u64> {
+        self.kill_all(proof, victims, &[])
+    }
+
+    /// As [`Store::kill`], for versions whose words are known.
+    pub(crate) fn kill_versions(&self, proof: &mut Proof, versions: &[Version]) -> Result<u64> {
+        let victims: Vec<_> = versions
+            .iter()
+            .map(|version| (version.hash, version.old.seq))
+            .collect();
+        self.kill_all(proof, &victims, versions)
+    }
+
+    fn kill_all(
+        &self,
+        proof: &mut Proof,
+        victims: &[(u64, u64)],
+        versions: &[Version],
+    ) -> Result<u64> {
         if victims.is_empty() {
             return Ok(0);
         }
@@ -62,12 +124,13 @@ impl Store {
         self.decide(place, room.at + len, victims.len() as u64, u64::MAX, 0);
         proof.dirty = false;
         self.logged(len);
-        self.roll_kill(victims, &room, place, len, seq, 0)
+        self.roll_kill(victims, versions, &room, place, len, seq, 0)
     }
 
     pub(super) fn roll_kill(
         &self,
         victims: &[(u64, u64)],
+        versions: &[Version],
         room: &Room,
         place: Place,
         len: u64,
@@ -81,32 +144,72 @@ impl Store {
             ledger.journal.commit(&self.files, &self.dir)?;
         }
         let mut removed = 0;
+        let begun = done.saturating_sub(1);
         for (n, &(hash, victim)) in victims
             .iter()
             .enumerate()
-            .skip(done.saturating_sub(1) as usize)
+            .skip((begun / TAG_STEPS) as usize)
         {
-            let mut ledger = Ledger::new(&self.files);
-            if let Some((address, old, space)) = self.version(hash, victim)? {
-                ledger.rows(None, Some(old))?;
-                ledger.space(space, -1, -(old.volume as i64));
-                ledger.grave(Some(old), seq);
-                let used = self.files.header.number(layout::KEYMAP_USED_AT);
+            let first = 1 + n as u64 * TAG_STEPS;
+            let mut found = None;
+            let known = versions.get(n);
+            if known.is_none() {
+                found = self.version(hash, victim)?;
+            }
+            if let Some(version) = known.or(found.as_ref()) {
+                let Version {
+                    address,
+                    old,
+                    space,
+                    tags,
+                    ..
+                } = version;
+                let (many, few) = tags.split_at(tags.len().saturating_sub(TAGS_AT_ONCE));
+                for (step, tags) in many.chunks(TAGS_AT_ONCE).enumerate() {
+                    let at = first + step as u64;
+                    if done <= at {
+                        let mut ledger = Ledger::new(&self.files);
+                        untag(&mut ledger, tags, old)?;
+                        ledger.journal.header(layout::PENDING_DONE_AT, at + 1);
+                        ledger.journal.commit(&self.files, &self.dir)?;
+                    }
+                }
+                let mut ledger = Ledger::new(&self.files);
+                untag(&mut ledger, few, old)?;
+                self.unpoint_killed(&mut ledger, *address, *old, *space, seq)?;
                 ledger
                     .journal
-                    .header(layout::KEYMAP_USED_AT, used.saturating_sub(1));
-                ledger.journal.put(address, 0);
+                    .header(layout::PENDING_DONE_AT, first + TAG_STEPS);
+                ledger.journal.commit(&self.files, &self.dir)?;
                 removed += 1;
             }
-            ledger.journal.header(layout::PENDING_DONE_AT, n as u64 + 2);
-            ledger.journal.commit(&self.files, &self.dir)?;
         }
         self.end_pending()?;
         Ok(removed)
     }
 
+    /// An entry that goes without a record of its own: everything but its tags.
+    pub(super) fn unpoint_killed(
+        &self,
+        ledger: &mut Ledger<'_>,
+        address: Address,
+        old: Replaced,
+        space: u32,
+        seq: u64,
+    ) -> Result<()> {
+        ledger.rows(None, Some(old))?;
+        ledger.space(space, -1, -(old.volume as i64));
+        ledger.grave(Some(old), seq);
+        let used = self.files.header.number(layout::KEYMAP_USED_AT);
+        ledger
+            .journal
+            .header(layout::KEYMAP_USED_AT, used.saturating_sub(1));
+        ledger.journal.put(address, 0);
+        Ok(())
+    }
+
     /// The word that leads to version `seq` of a key with `hash`, and what that version is.
-    fn version(&self, hash: u64, seq: u64) -> Result<Option<(Address, Replaced, u32)>> {
+    fn version(&self, hash: u64, seq: u64) -> Result<Option<Version>> {
         let keymap = Keymap::of(&self.files);
         let mut words = Vec::new();
         keymap.words(keymap.split().bucket(hash), |address, word| {
@@ -125,11 +228,16 @@ impl Store {
                 continue;
             };
             if head.seq == seq && head.kind == Kind::Set {
-                return Ok(Some((
+                return Ok(Some(Version {
+                    hash,
                     address,
-                    Replaced::of_head(&head, place),
-                    head.options.space,
-                )));
+                    old: Replaced::of_head(&head, place),
+                    space: head.options.space,
+                    tags: match head.options.tag_count {
+                        0 => Vec::new(),
+                        _ => segment.read_tags(&self.dir, place.at)?,
+                    },
+                }));
             }
         }
         Ok(None)

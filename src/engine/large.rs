@@ -127,7 +127,12 @@ impl Stream {
         if self.try_reserve(step).is_ok() || self.try_reserve(need).is_ok() {
             return Ok(());
         }
-        self.store.make_way()?;
+        let start = Instant::now();
+        while start.elapsed() < STREAM_PATIENCE * 5 && self.store.make_way(need)? {
+            if self.try_reserve(need).is_ok() {
+                return Ok(());
+            }
+        }
         self.try_reserve(need)
     }
 
@@ -230,7 +235,7 @@ impl Store {
     }
 
     /// Whether an owner word names nobody alive.
-    fn is_dead(&self, owner: u64) -> bool {
+    pub(crate) fn is_dead(&self, owner: u64) -> bool {
         let header = &self.files.header;
         let index = (owner >> 48) as usize;
         let incarnation = owner >> 1 & ((1 << 47) - 1);
@@ -262,22 +267,6 @@ impl Store {
         }
         self.sync_log()?;
         self.bury(proof)
-    }
-
-    /// A full store, before it says so: dead value files go, their deaths made durable. Off the lock.
-    ///
-    /// Whether there were any.
-    pub(crate) fn make_way(&self) -> Result<bool> {
-        let had = self.graves() > 0;
-        match if had {
-            self.flush(Some(Duration::from_millis(100)))
-        } else {
-            Ok(())
-        } {
-            // Also when this thread itself holds the lock, in a transaction.
-            Err(Error::Busy { .. }) => Ok(false),
-            done => done.map(|()| had),
-        }
     }
 
     /// Dead value files that wait for their record's death to be durable.

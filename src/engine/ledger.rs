@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering;
 
 use crate::engine::read::Hit;
 use crate::engine::room::Room;
+use crate::engine::store::MAIN_SPACE;
 use crate::error::Result;
 use crate::format::bucket::Place;
 use crate::format::header::{self as layout, Address, row, space};
@@ -13,7 +14,8 @@ use crate::format::record::{Apart, Draft, Head, flag};
 use crate::part::journal::Journal;
 use crate::part::keymap::Vacancy;
 use crate::part::order::{self, Cell};
-use crate::part::segments::row_at;
+use crate::part::lists::Postings;
+use crate::part::segments::{self, row_at};
 use crate::part::shared::Files;
 
 /// What the version a write replaces was.
@@ -25,6 +27,8 @@ pub(crate) struct Replaced {
     pub(crate) seq: u64,
     pub(crate) order: u64,
     pub(crate) apart: Option<Apart>,
+    pub(crate) tag_count: u16,
+    pub(crate) space: u32,
     /// Pushed to a queue: a version set over it stays in the queue.
     pub(crate) is_item: bool,
 }
@@ -42,6 +46,8 @@ impl Replaced {
             seq: head.seq,
             order: head.order,
             apart: head.options.apart,
+            tag_count: head.options.tag_count,
+            space: head.options.space,
             is_item: head.flags & flag::ITEM != 0,
         }
     }
@@ -59,6 +65,7 @@ impl Replaced {
 pub(crate) struct Ledger<'a> {
     pub(crate) files: &'a Files,
     pub(crate) journal: Journal<'a>,
+    pub(crate) postings: Option<Postings>,
 }
 
 /// Bytes an entry counts for in `volume()`.
@@ -73,6 +80,7 @@ impl<'a> Ledger<'a> {
         Ledger {
             files,
             journal: Journal::new(&files.header),
+            postings: None,
         }
     }
 
@@ -108,11 +116,21 @@ impl<'a> Ledger<'a> {
             if dead == 0 || old.seq < dead {
                 self.journal.put(row_at(slot, row::DEAD_SEQ), old.seq);
             }
+            if old.space == MAIN_SPACE && segments::is_copies(self.files, slot)? {
+                self.copy_volume(-(old.volume as i64));
+            }
         }
         if let Some((slot, live)) = new_live {
             self.journal.put(row_at(slot, row::LIVE), live);
         }
         Ok(())
+    }
+
+    /// Bytes of the cache's own entries whose record is in the second lane.
+    pub(crate) fn copy_volume(&mut self, more: i64) {
+        let now = self.files.header.number(layout::COPY_VOLUME_AT);
+        self.journal
+            .header(layout::COPY_VOLUME_AT, now.saturating_add_signed(more));
     }
 
     /// Entries and bytes of a space.

@@ -393,14 +393,17 @@ impl Store {
             Read::Damaged(_) => segment.read_head(&self.dir, last.at)?,
         };
         let Some(head) = head else { return Ok(false) };
-        let ends = tail
-            == Place {
-                slot: last.slot,
-                at: last.at + head.len() as u64,
-            };
+        let end = Place {
+            slot: last.slot,
+            at: last.at + head.len() as u64,
+        };
+        let copies = Place::from_bits(header.get(layout::COPY_TAIL_AT));
+        let ends = tail == end || copies == Some(end);
+        // Either lane may have begun another segment since.
         let rotated = tail.slot != last.slot
-            && tail.at == RECORDS_AT
-            && header.number(layout::TAIL_COUNT_AT) == 0;
+            && copies.is_none_or(|copies| copies.slot != last.slot)
+            && (header.number(layout::TAIL_COUNT_AT) == 0
+                || header.number(layout::COPY_COUNT_AT) == 0);
         Ok(head.seq == self.committed() && (ends || rotated))
     }
 

@@ -73,13 +73,6 @@ impl<'a> Hit<'a> {
         &buffer[self.head.key_at + self.head.key_len..][..self.head.value_len]
     }
 
-    /// Live while the expiry is after now.
-    pub(crate) fn is_expired(&self, now_ms: u64) -> bool {
-        self.head
-            .options
-            .expires_ms
-            .is_some_and(|expires| expires <= now_ms)
-    }
 }
 
 /// What a look-up for a writer finds.
@@ -357,15 +350,39 @@ impl Store {
         cell: crate::part::order::Cell,
         buffer: &mut Vec<u8>,
     ) -> Result<Option<Hit<'_>>> {
+        let is_it =
+            |head: &Head| head.options.space == space && head.order as u32 == cell.order_low;
+        self.find_by(cell.hash, buffer, &is_it)
+    }
+
+    /// The entry behind a posting: `number` of its record is the posting's.
+    pub(crate) fn find_posting(
+        &self,
+        posting: crate::part::lists::Posting,
+        buffer: &mut Vec<u8>,
+        number: impl Fn(&Head) -> u32,
+    ) -> Result<Option<Hit<'_>>> {
+        self.find_by(posting.hash, buffer, &|head| {
+            number(head) == posting.seq_low
+        })
+    }
+
+    /// The entry with these known bits of its hash whose record `is_it`.
+    fn find_by(
+        &self,
+        hash: u64,
+        buffer: &mut Vec<u8>,
+        is_it: &dyn Fn(&Head) -> bool,
+    ) -> Result<Option<Hit<'_>>> {
         let keymap = Keymap::of(&self.files);
         for _ in 0..RETRIES_MAX {
-            let index = keymap.split().bucket(cell.hash);
+            let index = keymap.split().bucket(hash);
             let mut damage = None;
-            let found = keymap.probe(index, cell.hash, |met, whole| {
+            let found = keymap.probe(index, hash, |met, whole| {
                 if !whole {
                     return Ok(ControlFlow::Continue(()));
                 }
-                Ok(match self.judge_cell(met, space, cell, buffer)? {
+                Ok(match self.judge_by(met, is_it, buffer)? {
                     Verdict::Ours(spot) => ControlFlow::Break(Outcome::Hit(spot)),
                     Verdict::Absent => ControlFlow::Break(Outcome::Absent),
                     Verdict::Changed => ControlFlow::Break(Outcome::Again),
@@ -380,7 +397,7 @@ impl Store {
                 Some(Outcome::Hit(spot)) => return Ok(spot.hit(buffer)),
                 Some(Outcome::Again) => std::hint::spin_loop(),
                 Some(_) => return Ok(None),
-                None if keymap.split().bucket(cell.hash) != index => {}
+                None if keymap.split().bucket(hash) != index => {}
                 None => return damage.map_or(Ok(None), Err),
             }
         }
@@ -393,11 +410,10 @@ impl Store {
         })
     }
 
-    fn judge_cell<'a>(
+    fn judge_by<'a>(
         &'a self,
         met: Met<'a>,
-        space: u32,
-        cell: crate::part::order::Cell,
+        is_it: &dyn Fn(&Head) -> bool,
         buffer: &mut Vec<u8>,
     ) -> Result<Verdict<'a>> {
         let Some(place) = bucket::place(met.word) else {
@@ -422,13 +438,11 @@ impl Store {
             }
         };
         let hit = Hit { head, place, met };
-        let same_entry =
-            |head: &Head| head.options.space == space && head.order as u32 == cell.order_low;
         if head.flags & flag::BATCH != 0 && self.is_pending(head.seq) {
             let key = hit.key(buffer).to_vec();
+            let space = head.options.space;
             return Ok(match self.judge_previous(hit, space, &key, buffer)? {
-                Verdict::Ours(spot)
-                    if !spot.hit(buffer).is_some_and(|hit| same_entry(&hit.head)) =>
+                Verdict::Ours(spot) if !spot.hit(buffer).is_some_and(|hit| is_it(&hit.head)) =>
                 {
                     Verdict::Other
                 }
@@ -439,7 +453,7 @@ impl Store {
         if !met.unchanged() {
             return Ok(Verdict::Changed);
         }
-        if !same_entry(&head) || head.kind != Kind::Set {
+        if !is_it(&head) || head.kind != Kind::Set {
             return Ok(Verdict::Other);
         }
         Ok(Verdict::Ours(hit.spot()))

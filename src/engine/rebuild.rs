@@ -10,9 +10,11 @@ use std::sync::Arc;
 
 use crate::engine::create::{self, Identity};
 use crate::engine::open::Wish;
+use crate::engine::ledger::Ledger;
+use crate::engine::postings::tag_steps;
 use crate::engine::room::Lane;
 use crate::engine::scan::{self, Scan, Seen, SeenKind};
-use crate::engine::store::{INNER_SPACE, Opened, Store, stat};
+use crate::engine::store::{INNER_SPACE, MAIN_SPACE, Opened, Store, stat};
 use crate::error::{Error, Result};
 use crate::format::bucket::{self, Place};
 use crate::format::header::{self as layout, row, space, state};
@@ -23,6 +25,7 @@ use crate::format::settings::Settings;
 use crate::os::dir::Dir;
 use crate::os::host::Home;
 use crate::part::keymap::Keymap;
+use crate::part::lists::Posting;
 use crate::part::order::{self, Cell};
 use crate::part::participants;
 use crate::part::segment::Segment;
@@ -49,7 +52,9 @@ pub(crate) fn rebuild(dir: Dir, known: Option<u64>, wish: &Wish) -> Result<Store
     ids.sort_unstable();
     let segments = open_segments(&dir, &identity, &ids)?;
     let hash = KeyHash::new(identity.hash_seed);
-    let scan = scan::scan(&dir, &segments, &hash, known)?;
+    let mut scan = scan::scan(&dir, &segments, &hash, known)?;
+    // A segment that cannot be read may hold anything.
+    scan.has_losses |= segments.len() < ids.len();
     let winners = winners(&dir, &segments, &scan)?;
 
     let header = create::header_file(&dir, !header_is_whole)?;
@@ -86,6 +91,10 @@ pub(crate) fn rebuild(dir: Dir, known: Option<u64>, wish: &Wish) -> Result<Store
     });
     let kept_settings = kept_settings.unwrap_or_else(|| wish.settings.clone());
     store.files.header.put_settings(&kept_settings);
+    store.files.header.put(
+        layout::EXPIRED_UPTO_AT,
+        u64::from(store.second(store.now_ms())),
+    );
     store.enter_segments(&segments)?;
     store.enter_winners(&winners)?;
     store.settle_counters(&scan, &ours)?;
@@ -254,6 +263,7 @@ impl Store {
                     .store(&self.dir, row_at(segment.slot, field), value)
             };
             put(row::ID, segment.head.id)?;
+            put(row::FIRST_SEQ, segment.head.first_seq)?;
             let copies = if segment.head.copies {
                 layout::COPIES
             } else {
@@ -289,6 +299,42 @@ impl Store {
                 .segs
                 .word(row_at(seen.place.slot, row::LIVE).at)?
                 .fetch_add(seen.len, std::sync::atomic::Ordering::Relaxed);
+            let is_copy = crate::part::segments::is_copies(&self.files, seen.place.slot)?;
+            if is_copy && seen.space == MAIN_SPACE {
+                header.add(layout::COPY_VOLUME_AT, seen.volume);
+            }
+            if seen.is_listed {
+                self.enter_postings(seen)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Cells of an entry's tags and expiry.
+    fn enter_postings(&self, seen: &Seen) -> Result<()> {
+        let segment = self
+            .segments
+            .must_get(&self.files, &self.dir, seen.place.slot)?;
+        let Some(head) = segment.read_head(&self.dir, seen.place.at)? else {
+            return Ok(());
+        };
+        let tags = segment.read_tags(&self.dir, seen.place.at)?;
+        let posting = Posting::new(seen.hash, head.options.tag_seq);
+        for step in tag_steps((&[], 0), (&tags, seen.volume), true) {
+            self.reserve_postings(1)?;
+            self.reserve_tag(step.id)?;
+            let mut ledger = Ledger::new(&self.files);
+            ledger.tag(step, posting)?;
+            ledger.journal.commit(&self.files, &self.dir)?;
+        }
+        if let Some(expires_ms) = head.options.expires_ms {
+            self.reserve_postings(1)?;
+            let mut ledger = Ledger::new(&self.files);
+            ledger.post(
+                self.time_list(expires_ms),
+                Posting::new(seen.hash, head.seq),
+            )?;
+            ledger.journal.commit(&self.files, &self.dir)?;
         }
         Ok(())
     }
@@ -309,6 +355,7 @@ impl Store {
             last_file.unwrap_or(0).min(u64::MAX / 2) + 1,
         );
         header.put(layout::COMMITTED_AT, scan.end_seq);
+        header.put(layout::LIFE_AT, scan.end_seq + 1);
         let mut dead: HashMap<u16, u64> = HashMap::new();
         for seen in &scan.seen {
             // Smaller than needed is safe: it only keeps tombstones longer.
@@ -320,10 +367,32 @@ impl Store {
                 .store(&self.dir, row_at(slot, row::DEAD_SEQ), seq)?;
         }
         header.put(layout::NEXT_TAG_AT, self.last_tag()? + 1);
+        self.enter_quotas()?;
         header.put(
             layout::STATS_AT + 8 * stat::CORRUPT,
             scan.seen.iter().filter(|seen| seen.is_damaged).count() as u64,
         );
+        Ok(())
+    }
+
+    /// The rows of tags that have a quota.
+    fn enter_quotas(&self) -> Result<()> {
+        let mut buffer = Vec::new();
+        for index in 0..self.files.space(INNER_SPACE, space::CELLS) {
+            let Some(cell) = order::cell(&self.files, &self.dir, INNER_SPACE, index)? else {
+                break;
+            };
+            let Ok(Some(hit)) = self.find_cell(INNER_SPACE, cell, &mut buffer) else {
+                continue;
+            };
+            let Some(name) = hit.key(&buffer).strip_prefix(b"u/") else {
+                continue;
+            };
+            let bytes = hit.value(&buffer).try_into().map(u64::from_le_bytes);
+            if let (Ok(bytes), Some(id)) = (bytes, self.tag_id(name)?) {
+                self.put_quota(id, bytes)?;
+            }
+        }
         Ok(())
     }
 

@@ -302,6 +302,7 @@ impl Store {
             first_seq: self.committed() + 1,
             hash_seed: self.hash_seed,
             created_ms: self.created_ms,
+            life_seq: header.get(layout::LIFE_AT),
             copies: lane == Lane::Copies,
         };
         let made = Segment::create(&self.dir, head, slot, front, BACK_STEP_MIN);
@@ -317,7 +318,7 @@ impl Store {
         self.enter_row(lane, &segment, front, is_new_row)?;
         self.took(front + BACK_STEP_MIN);
         self.segments.keep(segment);
-        Ok(())
+        self.look_at_dead_bytes()
     }
 
     /// An id for a new file, which nothing has: a counter that lies must not cost a file.
@@ -352,6 +353,7 @@ impl Store {
             } else {
                 state::SEALED
             };
+            journal.put(row_at(tail.slot, row::LINES), header.number(lane.count()));
             journal.put(
                 row_at(tail.slot, row::STATE),
                 sealed << 56 | word & layout::COPIES | front,
@@ -365,6 +367,8 @@ impl Store {
         journal.put(row_at(slot, row::STATE), state::ACTIVE << 56 | copies);
         journal.put(row_at(slot, row::LIVE), 0);
         journal.put(row_at(slot, row::DEAD_SEQ), 0);
+        journal.put(row_at(slot, row::FIRST_SEQ), segment.head.first_seq);
+        journal.put(row_at(slot, row::LINES), 0);
         journal.put(row_at(slot, row::ID), segment.head.id);
         if is_new_row {
             journal.header(layout::SEGS_USED_AT, u64::from(slot) + 1);

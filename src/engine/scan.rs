@@ -39,6 +39,8 @@ pub(crate) struct Seen {
     pub(crate) apart: Option<u64>,
     pub(crate) space: u32,
     pub(crate) kind: SeenKind,
+    /// It has tags or an expiry.
+    pub(crate) is_listed: bool,
     pub(crate) is_damaged: bool,
     /// Its line in the footer was begun: else its writer died before it was decided.
     is_finished: bool,
@@ -67,22 +69,34 @@ pub(crate) fn scan(
 ) -> Result<Scan> {
     let mut all: Vec<Seen> = Vec::new();
     let mut marks = 0;
+    // What a segment of an earlier life holds from a later life's first sequence on was never
+    // acknowledged.
+    let later_life = |segment: &Segment| {
+        let lives = segments.iter().map(|other| other.head.life_seq);
+        lives.filter(|&life| life > segment.head.life_seq).min()
+    };
     for segment in segments {
-        let seen = read_segment(dir, segment, hash, &mut marks)?;
-        if let Some(first) = seen.first() {
-            // Whatever an older segment holds from here on was never acknowledged.
-            let begin = segment.head.first_seq.min(first.seq);
-            while all.last().is_some_and(|last| last.seq >= begin) {
-                all.pop();
-            }
-            all.extend(seen);
-        }
+        let end = later_life(segment).unwrap_or(u64::MAX);
+        let mut seen = read_segment(dir, segment, hash, &mut marks)?;
+        seen.retain(|seen| seen.seq < end);
+        all.extend(seen);
     }
+    // Two lanes take turns.
+    all.sort_by_key(|seen| seen.seq);
     let known = known.unwrap_or(0).max(marks);
     let mut scan = Scan::default();
     cut(dir, segments, &mut all, known, &mut scan)?;
     drop_open_batch(&mut all, &mut scan);
     scan.kills = kills(dir, segments, &all)?;
+    let drops = drops(dir, segments, &all)?;
+    for seen in &mut all {
+        let id = segments[usize::from(seen.place.slot) - 1].head.id;
+        if seen.kind == SeenKind::Set && drops.get(&id).is_some_and(|&upto| seen.place.at < upto) {
+            // It went, and whatever was older of its key.
+            seen.kind = SeenKind::Delete;
+            seen.is_damaged = false;
+        }
+    }
     scan.seen = all;
     scan.seen.retain(|seen| seen.kind != SeenKind::Other);
     Ok(scan)
@@ -96,7 +110,8 @@ fn read_segment(
 ) -> Result<Vec<Seen>> {
     let mut walk = Walk::new(segment, segment.head.size);
     let mut seen: Vec<Seen> = Vec::new();
-    let mut expected = segment.head.first_seq;
+    // Sequences grow within a segment; the other lane has those in between.
+    let mut last = segment.head.first_seq.saturating_sub(1);
     let mut buffer = Vec::new();
     while let Some(next) = walk.next(dir)? {
         let one = match next {
@@ -107,7 +122,7 @@ fn read_segment(
                 has_line,
             } => {
                 // The rest of an older attempt, behind a log that ended here.
-                if head.seq != expected {
+                if head.seq <= last {
                     break;
                 }
                 let place = Place {
@@ -129,7 +144,7 @@ fn read_segment(
                 )
             }
             Next::Damage { at, summary } => {
-                if summary.is_some_and(|summary| summary.seq != expected) {
+                if summary.is_some_and(|summary| summary.seq <= last) {
                     break;
                 }
                 of_damage(
@@ -138,12 +153,12 @@ fn read_segment(
                         slot: segment.slot,
                         at,
                     },
-                    expected,
+                    last + 1,
                     walk.at() - at,
                 )
             }
         };
-        expected = one.seq + 1;
+        last = one.seq;
         seen.push(one);
     }
     Ok(seen)
@@ -205,8 +220,9 @@ fn of_record(head: &Head, place: Place, key: KeyHashed, len: u64, is_finished: b
         kind: match head.kind {
             Kind::Set => SeenKind::Set,
             Kind::Delete => SeenKind::Delete,
-            Kind::Kill | Kind::Mark => SeenKind::Other,
+            Kind::Kill | Kind::Mark | Kind::Drop => SeenKind::Other,
         },
+        is_listed: head.flags & (flag::TAGS | flag::EXPIRES) != 0,
         is_damaged: key.is_damaged,
         is_finished,
         is_open: head.flags & (flag::BATCH | flag::BATCH_END) == flag::BATCH,
@@ -228,6 +244,7 @@ fn of_damage(summary: Option<Summary>, place: Place, seq: u64, len: u64) -> Seen
             Some(SummaryKind::Delete) => SeenKind::Delete,
             Some(SummaryKind::Other) | None => SeenKind::Other,
         },
+        is_listed: false,
         is_damaged: true,
         is_finished: true,
         is_open: false,
@@ -246,12 +263,11 @@ fn cut(
     let mut end = all.len();
     let mut last = all.first().map_or(0, |first| first.seq - 1);
     for (n, seen) in all.iter().enumerate() {
-        if seen.seq > last + 1 {
+        // Below what is known to be durable, segments nobody needed have gone.
+        if seen.seq > last + 1 && last + 1 > known {
             scan.has_losses = true;
-            if last + 1 > known {
-                end = n;
-                break;
-            }
+            end = n;
+            break;
         }
         if seen.seq > known {
             let segment = &segments[usize::from(seen.place.slot) - 1];
@@ -331,7 +347,7 @@ fn kills(dir: &Dir, segments: &[Arc<Segment>], all: &[Seen]) -> Result<HashMap<u
     for list in lists {
         let segment = &segments[usize::from(list.place.slot) - 1];
         if let Read::Whole(head) = segment.read(dir, list.place.at, &mut buffer)? {
-            if head.kind == Kind::Kill
+            if matches!(head.kind, Kind::Kill | Kind::Drop)
                 && let Ok(record) = Record::decode(&buffer, segment.seed, list.place.at)
             {
                 record.kills().for_each(|(hash, seq)| kill(hash, seq));
@@ -366,6 +382,25 @@ fn kills(dir: &Dir, segments: &[Arc<Segment>], all: &[Seen]) -> Result<HashMap<u
         }
     }
     Ok(kills)
+}
+
+/// Up to which byte each segment was emptied, by its id. A damaged one is as good as none: what it
+/// dropped comes back as far as its segment is still there, and nothing else does.
+fn drops(dir: &Dir, segments: &[Arc<Segment>], all: &[Seen]) -> Result<HashMap<u64, u64>> {
+    let mut drops = HashMap::new();
+    let mut buffer = Vec::new();
+    for list in all.iter().filter(|seen| seen.kind == SeenKind::Other) {
+        let segment = &segments[usize::from(list.place.slot) - 1];
+        if let Read::Whole(head) = segment.read(dir, list.place.at, &mut buffer)?
+            && head.kind == Kind::Drop
+            && let Ok(record) = Record::decode(&buffer, segment.seed, list.place.at)
+            && let Some((id, upto)) = record.dropped()
+        {
+            let entry = drops.entry(id).or_insert(upto);
+            *entry = (*entry).max(upto);
+        }
+    }
+    Ok(drops)
 }
 
 /// A version's full key.

@@ -19,6 +19,7 @@ use crate::part::participants::{self, Me};
 use crate::part::segments::Segments;
 use crate::part::shared::{Files, setting};
 use crate::part::writer_lock::{self, Taken};
+use crate::policy::{CullPolicy, Policy};
 
 /// The cache's own entries.
 pub(crate) const MAIN_SPACE: u32 = 0;
@@ -49,6 +50,14 @@ pub(crate) struct Store {
     /// By lane: bytes of the active segment whose pages this process has made present (`engine/room.rs`).
     pub(crate) populated: [AtomicU64; 2],
     pub(crate) tags: crate::engine::tags::TagNames,
+    /// Instead of the settings' policy, for the culls of this handle.
+    pub(crate) own_policy: std::sync::OnceLock<Arc<dyn CullPolicy>>,
+    /// Records culling has kept since it last evicted one.
+    pub(crate) kept_in_a_row: std::sync::atomic::AtomicU32,
+    gone_seen: AtomicU64,
+    pub(crate) densifying: std::sync::Mutex<Option<crate::engine::densify::Densifying>>,
+    /// Bytes logged by this handle since it last did a step towards room.
+    pub(crate) debt: AtomicU64,
     moved_checked_ms: AtomicU64,
 }
 
@@ -99,6 +108,11 @@ impl Store {
             sync_turn: std::sync::Mutex::new(()),
             populated: [AtomicU64::new(0), AtomicU64::new(0)],
             tags: crate::engine::tags::TagNames::default(),
+            own_policy: std::sync::OnceLock::new(),
+            kept_in_a_row: std::sync::atomic::AtomicU32::new(0),
+            gone_seen: AtomicU64::new(0),
+            densifying: std::sync::Mutex::new(None),
+            debt: AtomicU64::new(0),
             moved_checked_ms: AtomicU64::new(0),
             dir: opened.dir,
         }
@@ -187,6 +201,7 @@ impl Store {
         if taken == Taken::Over || unfinished.iter().any(|&at| header.get(at) != 0) {
             self.repair(taken == Taken::Over)?;
         }
+        self.notice_gone()?;
         header.disturb();
         if header.get(layout::CLEAN_AT) != 0 {
             // Durably, before anything changes: else a power loss would find the marker and half a
@@ -216,6 +231,27 @@ impl Store {
             return Err(Error::Moved {
                 path: self.dir.path_of(Name::Keymap(self.files.generation)),
             });
+        }
+        Ok(())
+    }
+
+    /// Who goes when the store is full.
+    pub(crate) fn cull_policy(&self) -> &dyn CullPolicy {
+        match self.own_policy.get() {
+            Some(policy) => &**policy,
+            None => Policy::from_u64(self.files.header.setting(setting::POLICY))
+                .unwrap_or_default()
+                .policy(),
+        }
+    }
+
+    /// Lets go of mappings whose segments are gone, so that their bytes go too.
+    #[inline]
+    pub(crate) fn notice_gone(&self) -> Result<()> {
+        let gone = self.files.header.get(layout::GONE_AT);
+        if self.gone_seen.load(Ordering::Relaxed) != gone {
+            self.gone_seen.store(gone, Ordering::Relaxed);
+            self.segments.forget_gone(&self.files)?;
         }
         Ok(())
     }
@@ -280,6 +316,11 @@ pub(crate) mod stat {
     pub(crate) const BYTES_SET: u64 = 8;
     pub(crate) const BYTES_LOGGED: u64 = 9;
     pub(crate) const CORRUPT: u64 = 10;
+    pub(crate) const CULLED: u64 = 11;
+    pub(crate) const EVICTED: u64 = 12;
+    pub(crate) const BYTES_KEPT: u64 = 13;
+    pub(crate) const BYTES_FREED: u64 = 14;
+    pub(crate) const BYTES_PUT: u64 = 15;
 }
 
 impl<S: Deref<Target = Store>> Held<S> {

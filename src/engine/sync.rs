@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use crate::engine::cull::Spared;
 use crate::engine::store::{Held, Proof, Store, stat};
 use crate::engine::walk::{Next, Walk};
 use crate::error::{Error, Result};
@@ -218,6 +219,7 @@ impl Store {
         if graves > layout::GRAVES / 2 || (graves > 0 && bytes > GRAVES_BYTES_MAX) {
             let _ = self.flush(Some(Duration::from_secs(1)));
         }
+        self.tidy_segments();
     }
 }
 
@@ -253,8 +255,8 @@ pub(crate) fn keep_syncing(store: &Arc<Store>) {
     drop(spawned);
 }
 
-/// Locks a store for the time of one call.
-pub(crate) fn locked<T>(
+/// Locks a store for one step of upkeep, which counts what goes: nothing else goes beside it.
+pub(crate) fn locked_for_upkeep<T>(
     store: &Store,
     timeout: Option<Duration>,
     work: impl FnOnce(&Store, &mut Proof) -> Result<T>,
@@ -263,5 +265,20 @@ pub(crate) fn locked<T>(
     let (store, proof) = held.parts();
     let done = work(store, proof)?;
     store.mark_if_due(proof);
+    Ok(done)
+}
+
+/// Locks a store for the time of one call.
+pub(crate) fn locked<T>(
+    store: &Store,
+    timeout: Option<Duration>,
+    work: impl FnOnce(&Store, &mut Proof) -> Result<T>,
+) -> Result<T> {
+    let mut held: Held<&Store> = Store::lock(store, timeout)?;
+    let (store, proof) = held.parts();
+    let before = store.committed();
+    let done = work(store, proof)?;
+    store.mark_if_due(proof);
+    store.upkeep_beside(proof, &Spared(before + 1..=store.committed()));
     Ok(done)
 }

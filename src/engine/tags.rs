@@ -7,6 +7,8 @@ use std::sync::RwLock;
 
 use crate::engine::store::{INNER_SPACE, Store};
 use crate::error::{Error, Result};
+use crate::format::bucket::Place;
+use crate::part::lists;
 
 /// Tag names and their ids, as far as this handle has met them; they never change.
 #[derive(Debug, Default)]
@@ -53,6 +55,26 @@ impl Store {
             self.remember_tag(name, id);
         }
         Ok(id)
+    }
+
+    /// The first tag id nobody has.
+    pub(crate) fn tags_end(&self) -> u32 {
+        let next = self.files.header.number(crate::format::header::NEXT_TAG_AT);
+        next.min(u64::from(u32::MAX)) as u32
+    }
+
+    /// Space for the row of a tag. Under the lock.
+    pub(crate) fn reserve_tag(&self, id: u32) -> Result<()> {
+        self.took(lists::reserve_rows(&self.files, &self.dir, id)?);
+        Ok(())
+    }
+
+    /// The tag ids of the record at a place; none where it cannot be read.
+    pub(crate) fn tags_at(&self, place: Place) -> Result<Vec<u32>> {
+        match self.segments.get(&self.files, &self.dir, place.slot)? {
+            Some(segment) => segment.read_tags(&self.dir, place.at),
+            None => Ok(Vec::new()),
+        }
     }
 
     pub(crate) fn remember_tag(&self, name: &[u8], id: u32) {

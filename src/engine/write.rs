@@ -3,16 +3,22 @@
 //! Owns: the set and delete paths. Holds: before the journal is decided nothing a reader or a later
 //! holder sees has changed.
 
+use std::sync::atomic::Ordering;
+
+use crate::engine::cull::Spared;
 use crate::engine::ledger::{Ledger, Replaced, volume_of};
+use crate::engine::postings::{FEW, FewTags, tag_steps};
 use crate::engine::read::Found;
 use crate::engine::room::{Lane, Room};
 use crate::engine::store::{INNER_SPACE, MAIN_SPACE, Proof, Store, stat};
 use crate::error::Result;
 use crate::format::bucket::{self, Place};
 use crate::format::header::{self as layout, Address};
-use crate::format::record::{Draft, Kind, Standing};
+use crate::format::record::{Draft, Kind, Standing, tags_of};
 use crate::format::segment::Summary;
+use crate::format::stamp::Stamp;
 use crate::part::keymap::Keymap;
+use crate::part::lists::Posting;
 
 /// A mark is due when so much was logged since the last one.
 const MARK_EVERY_BYTES: u64 = 64 * 1024;
@@ -28,15 +34,37 @@ impl Store {
         extra: &[(u64, u64)],
     ) -> Result<()> {
         let mut old_bytes = std::mem::take(&mut proof.old);
-        let found = self.find_to_write(draft.space, draft.key, hash, &mut old_bytes);
+        let done = self.put_over(proof, hash, draft, extra, &mut old_bytes);
         proof.old = old_bytes;
-        let (old, address) = match found? {
-            Found::Entry(hit) => (
-                Some(Replaced::of(&hit).less(draft.apart)),
-                Some(hit.address()),
-            ),
+        done
+    }
+
+    #[inline]
+    fn put_over(
+        &self,
+        proof: &mut Proof,
+        hash: u64,
+        draft: &Draft<'_>,
+        extra: &[(u64, u64)],
+        old_bytes: &mut Vec<u8>,
+    ) -> Result<()> {
+        let found = self.find_to_write(draft.space, draft.key, hash, old_bytes)?;
+        let mut old_tags = FewTags::of(std::iter::empty());
+        let (old, address) = match found {
+            Found::Entry(hit) => {
+                if hit.head.options.tag_count > 0 {
+                    old_tags = FewTags::of(tags_of(&hit.head, old_bytes));
+                }
+                (
+                    Some(Replaced::of(&hit).less(draft.apart)),
+                    Some(hit.address()),
+                )
+            }
             Found::Damaged(address) => (None, Some(address)),
             Found::Nothing => (None, None),
+        };
+        let Some(old_tags) = old_tags.filter(|_| draft.tags.len() <= FEW) else {
+            return self.commit_one(proof, hash, draft);
         };
         self.make_graves(proof, u64::from(old.is_some_and(|old| old.apart.is_some())))?;
         let draft = &Draft {
@@ -48,6 +76,10 @@ impl Store {
         let insert = old.is_none();
         if insert {
             self.reserve_derived(draft.space, 1)?;
+        }
+        self.reserve_postings(draft.tags.len() as u64 + u64::from(draft.expires_ms.is_some()))?;
+        for &id in draft.tags {
+            self.reserve_tag(id)?;
         }
         let seq = self.committed() + 1;
         let standing = Standing {
@@ -61,15 +93,28 @@ impl Store {
             slot: room.segment.slot,
             at: room.at,
         };
+        let volume = volume_of(draft);
+        let old_volume = old.map_or(0, |old| old.volume);
         let mut ledger = Ledger::new(&self.files);
         ledger.rows(Some((place.slot, len)), old)?;
         ledger.space(
             draft.space,
             i64::from(insert && address.is_none()),
-            volume_of(draft) as i64 - old.map_or(0, |old| old.volume as i64),
+            volume as i64 - old_volume as i64,
         );
         if insert {
             ledger.cell(draft.space, hash, standing.order);
+        }
+        if !draft.tags.is_empty() || !old_tags.ids().is_empty() {
+            let posting = Posting::new(hash, seq);
+            let posts = draft.tag_seq == 0;
+            let (old, new) = ((old_tags.ids(), old_volume), (draft.tags, volume));
+            for step in tag_steps(old, new, posts) {
+                ledger.tag(step, posting)?;
+            }
+        }
+        if let Some(expires_ms) = draft.expires_ms {
+            ledger.post(self.time_list(expires_ms), Posting::new(hash, seq))?;
         }
         ledger.grave(old, seq);
         for &(at, value) in extra {
@@ -84,10 +129,39 @@ impl Store {
             Some(address) => address,
             None => ledger.word(Keymap::of(&self.files).vacancy(hash, &[])?),
         };
+        self.stamp_written(word, hash, insert)?;
         ledger.journal.put(word, bucket::word(hash, place));
         ledger.journal.commit(&self.files, &self.dir)?;
         proof.dirty = false;
+        self.turn(seq);
         self.after_set(draft, insert, len);
+        self.after_tags(proof, draft.tags, &Spared(seq..=seq))
+    }
+
+    /// After entries got tags: their lists stay short, and within their quotas.
+    pub(crate) fn after_tags(
+        &self,
+        proof: &mut Proof,
+        tags: &[u32],
+        spared: &Spared,
+    ) -> Result<()> {
+        for &id in tags {
+            self.tidy_tag(id)?;
+            self.cull_to_quota(proof, id, spared)?;
+        }
+        Ok(())
+    }
+
+    /// The stamp of a word about to lead to a new version: stored now, its hits kept or as at birth.
+    pub(crate) fn stamp_written(&self, word: Address, hash: u64, is_new: bool) -> Result<()> {
+        let stamp = Keymap::of(&self.files).stamp_at(word)?;
+        let hits = if is_new {
+            self.hits_at_birth(hash)
+        } else {
+            Stamp::from_bits(stamp.load(Ordering::Relaxed)).hits()
+        };
+        let tick = (self.files.header.get(layout::CLOCK_AT) >> 32) as u32;
+        stamp.store(Stamp::Access { hits, tick }.to_bits(), Ordering::Relaxed);
         Ok(())
     }
 
@@ -100,6 +174,7 @@ impl Store {
         if draft.space == MAIN_SPACE {
             self.count(stat::SETS, 1);
             self.count(stat::BYTES_SET, draft.value.len() as u64);
+            self.count(stat::BYTES_PUT, len);
         }
     }
 
@@ -112,7 +187,18 @@ impl Store {
         proof.old = buffer;
         let (old, address) = match found? {
             Found::Nothing => return Ok(false),
-            Found::Entry(hit) if hit.is_expired(now_ms) => return Ok(false),
+            Found::Entry(hit)
+                if usize::from(hit.head.options.tag_count) > FEW && self.lives(&hit, now_ms) =>
+            {
+                let draft = Draft {
+                    kind: Kind::Delete,
+                    key,
+                    stored_s: self.second(now_ms),
+                    ..self.blank_draft()
+                };
+                return self.commit_one(proof, hash, &draft).map(|()| true);
+            }
+            Found::Entry(hit) if !self.lives(&hit, now_ms) => return Ok(false),
             Found::Entry(hit) => (Some(Replaced::of(&hit)), hit.address()),
             Found::Damaged(address) => (None, address),
         };
@@ -156,6 +242,12 @@ impl Store {
         };
         let mut ledger = Ledger::new(&self.files);
         ledger.rows(None, old)?;
+        if let Some(old) = old.filter(|old| old.tag_count > 0) {
+            let tags = self.tags_at(old.place)?;
+            for step in tag_steps((&tags, old.volume), (&[], 0), false) {
+                ledger.tag(step, Posting::new(hash, seq))?;
+            }
+        }
         ledger.space(draft.space, -1, old.map_or(0, |old| -(old.volume as i64)));
         ledger.grave(old, seq);
         ledger.tail(&room, place, len, 1, place, seq);
@@ -203,12 +295,14 @@ impl Store {
         proof.dirty = false;
         self.files.header.put(layout::UNMARKED_BYTES_AT, 0);
         self.files.header.put(layout::MARKED_AT, durable_seq);
+        self.files.header.put(layout::MARK_SEQ_AT, seq);
         Ok(())
     }
 
     /// So many bytes of records came.
     pub(crate) fn logged(&self, bytes: u64) {
         self.count(stat::BYTES_LOGGED, bytes);
+        self.debt.fetch_add(bytes, Ordering::Relaxed);
         let since = self.files.header.number(layout::UNMARKED_BYTES_AT);
         self.files
             .header
@@ -239,6 +333,8 @@ impl Store {
             expires_ms: None,
             zstd: None,
             apart: None,
+            sliding_ms: None,
+            cost_s: None,
             is_item: false,
             tag_seq: 0,
             tags: &[],
@@ -246,7 +342,7 @@ impl Store {
         }
     }
 
-    fn append(
+    pub(super) fn append(
         &self,
         proof: &mut Proof,
         room: &Room,

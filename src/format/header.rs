@@ -126,11 +126,13 @@ pub(crate) const COPY_TAIL_AT: u64 = 6720;
 pub(crate) const COPY_COUNT_AT: u64 = 6728;
 pub(crate) const COPY_FRONT_AT: u64 = 6736;
 pub(crate) const COPY_BACK_AT: u64 = 6744;
-/// Bytes of entries (as in `volume`) whose record is in the second lane.
+/// Bytes of the cache's own entries (as in `volume`) whose record is in the second lane.
 pub(crate) const COPY_VOLUME_AT: u64 = 6752;
 /// Where the policy's hand is in each lane: id of the segment, index of the record.
 pub(crate) const LOG_HAND_AT: u64 = 6760;
 pub(crate) const COPY_HAND_AT: u64 = 6776;
+/// The sequence with which the log went on after the last rebuild.
+pub(crate) const LIFE_AT: u64 = 6928;
 /// Sequence of the newest mark.
 pub(crate) const MARK_SEQ_AT: u64 = 6792;
 /// Id of a segment whose file is being removed; 0: none.
@@ -148,6 +150,10 @@ pub(crate) const POLICY_WORDS: u64 = 8;
 /// The ghost table: its slots, as a power of two (0: there is none), and how many it has taken.
 pub(crate) const GHOST_BITS_AT: u64 = 6912;
 pub(crate) const GHOST_TAKEN_AT: u64 = 6920;
+/// Id of the segment being compacted (0: none), and the index of the record it goes on with.
+pub(crate) const COMPACTING_AT: u64 = 6936;
+/// Participant that writes an order list anew, as in OWNER; 0: none.
+pub(crate) const DENSIFYING_AT: u64 = 6952;
 /// Participant that does background maintenance, as in OWNER; 0: none.
 pub(crate) const KEEPER_AT: u64 = 6976;
 /// Where the words of upkeep end.
@@ -171,6 +177,8 @@ pub(crate) mod space {
     pub(crate) const GENERATION: u64 = 40;
     /// Bytes allocated of it.
     pub(crate) const BYTES: u64 = 48;
+    /// Instead of a generation: another file takes its place.
+    pub(crate) const CHANGING: u64 = 1 << 47;
 }
 
 /// Values being streamed in: id (0: free), owner (as in OWNER), bytes reserved, spare.
@@ -221,7 +229,7 @@ pub(crate) const QUIET_RANGES: [(u64, u64); 5] = [
 ];
 
 /// A row of the segment table.
-pub(crate) const ROW_LEN: u64 = 32;
+pub(crate) const ROW_LEN: u64 = 64;
 pub(crate) mod row {
     /// The segment's id; 0: the row is free.
     pub(crate) const ID: u64 = 0;
@@ -231,6 +239,10 @@ pub(crate) mod row {
     pub(crate) const LIVE: u64 = 16;
     /// Smallest sequence of a dead record; 0: none.
     pub(crate) const DEAD_SEQ: u64 = 24;
+    /// No record of it has a smaller sequence.
+    pub(crate) const FIRST_SEQ: u64 = 32;
+    /// Records of a sealed segment; 0: not known.
+    pub(crate) const LINES: u64 = 40;
 }
 /// Of a row's state word: pages allocated for records.
 pub(crate) const FRONT_MASK: u64 = (1 << 28) - 1;

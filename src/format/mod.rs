@@ -8,3 +8,4 @@ pub(crate) mod record;
 pub(crate) mod seed;
 pub(crate) mod segment;
 pub(crate) mod settings;
+pub(crate) mod stamp;

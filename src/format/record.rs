@@ -35,11 +35,13 @@ pub(crate) enum Kind {
     Kill = 3,
     /// Says how far the log is durable: seq u64.
     Mark = 4,
+    /// Removes what a segment holds before a byte: id u64, byte u64, then pairs as in a kill list.
+    Drop = 5,
 }
 
 impl Kind {
     fn from_bits(bits: u64) -> Option<Kind> {
-        [Kind::Set, Kind::Delete, Kind::Kill, Kind::Mark]
+        [Kind::Set, Kind::Delete, Kind::Kill, Kind::Mark, Kind::Drop]
             .into_iter()
             .find(|&kind| kind as u64 == bits)
     }
@@ -61,9 +63,9 @@ pub(crate) mod flag {
     pub(crate) const ZSTD: u16 = 32;
     /// Not in the cache's own space; option: space u32, zeros u32.
     pub(crate) const SPACE: u16 = 64;
-    /// Kept for sliding expiry; option: its length, ms.
+    /// A sliding expiry; option: its length, ms.
     pub(crate) const SLIDING: u16 = 128;
-    /// Kept for the cost to recompute; option: f64 seconds.
+    /// The cost to recompute; option: f64 seconds.
     pub(crate) const COST: u16 = 256;
     /// Pushed to a queue, not set by hand. No option.
     pub(crate) const ITEM: u16 = 512;
@@ -89,6 +91,10 @@ pub(crate) struct Options {
     /// Plain length and dictionary of a compressed value.
     pub(crate) zstd: Option<(u32, u32)>,
     pub(crate) apart: Option<Apart>,
+    /// Length of a sliding expiry.
+    pub(crate) sliding_ms: Option<u64>,
+    /// Seconds it takes to make the value again; finite, not negative.
+    pub(crate) cost_s: Option<f64>,
     /// Sequence at which the tags were last changed, and how many there are.
     pub(crate) tag_seq: u64,
     pub(crate) tag_count: u16,
@@ -136,6 +142,8 @@ pub(crate) struct Draft<'a> {
     pub(crate) expires_ms: Option<u64>,
     pub(crate) zstd: Option<(u32, u32)>,
     pub(crate) apart: Option<Apart>,
+    pub(crate) sliding_ms: Option<u64>,
+    pub(crate) cost_s: Option<f64>,
     /// Pushed to a queue.
     pub(crate) is_item: bool,
     /// 0: the tags change with this record.
@@ -165,6 +173,8 @@ impl Draft<'_> {
         put(self.zstd.is_some(), flag::ZSTD);
         put(self.space != 0, flag::SPACE);
         put(self.is_item, flag::ITEM);
+        put(self.sliding_ms.is_some(), flag::SLIDING);
+        put(self.cost_s.is_some(), flag::COST);
         flags
     }
 
@@ -218,6 +228,12 @@ impl Draft<'_> {
             word(apart.id);
             word(apart.len);
             word(u64::from(apart.crc));
+        }
+        if let Some(ms) = self.sliding_ms {
+            word(ms);
+        }
+        if let Some(cost) = self.cost_s {
+            word(cost.to_bits());
         }
         if !self.tags.is_empty() {
             let tag_seq = if self.tag_seq == 0 {
@@ -326,9 +342,9 @@ fn parse_head(bytes: &[u8]) -> Option<Head> {
             crc: next(flag::APART)?? as u32,
         });
     }
-    // Kept for what is to come: passed over.
-    next(flag::SLIDING)?;
-    next(flag::COST)?;
+    options.sliding_ms = next(flag::SLIDING)?;
+    let cost = next(flag::COST)?.map(f64::from_bits);
+    options.cost_s = cost.filter(|cost| cost.is_finite() && *cost >= 0.0);
     if let Some(word) = next(flag::TAGS)? {
         options.tag_seq = word & ((1 << 48) - 1);
         options.tag_count = (word >> 48) as u16;
@@ -362,6 +378,13 @@ pub(crate) fn decode_head(bytes: &[u8], seed: Seed, at: u64) -> Result<Head, Fau
         return Err(Fault::Head);
     }
     Ok(head)
+}
+
+/// The tag ids of a record whose options, at least, are in `bytes`.
+pub(crate) fn tags_of<'b>(head: &Head, bytes: &'b [u8]) -> impl Iterator<Item = u32> + 'b {
+    let count = usize::from(head.options.tag_count);
+    let start = head.key_at - count.div_ceil(2) * 8;
+    (0..count).filter_map(move |n| half_at(bytes, start + n * 4))
 }
 
 /// A verified record: its head, and its bytes.
@@ -407,19 +430,23 @@ impl<'a> Record<'a> {
     /// The ids of its tags, in the order they were given.
     #[cfg(test)]
     pub(crate) fn tags(&self) -> Vec<u32> {
-        let count = usize::from(self.head.options.tag_count);
-        let start = self.head.key_at - count.div_ceil(2) * 8;
-        (0..count)
-            .filter_map(|n| half_at(self.bytes, start + n * 4))
-            .collect()
+        tags_of(&self.head, self.bytes).collect()
     }
 
     /// The (hash, seq) pairs of a kill list.
     pub(crate) fn kills(&self) -> impl Iterator<Item = (u64, u64)> + 'a {
-        let value = self.value();
+        let value = match self.head.kind {
+            Kind::Drop => self.value().get(16..).unwrap_or(&[]),
+            _ => self.value(),
+        };
         value
             .chunks_exact(16)
             .map(|pair| (word_at(pair, 0).unwrap_or(0), word_at(pair, 8).unwrap_or(0)))
+    }
+
+    /// The segment a drop is about, and up to which byte.
+    pub(crate) fn dropped(&self) -> Option<(u64, u64)> {
+        Some((word_at(self.value(), 0)?, word_at(self.value(), 8)?))
     }
 
     /// The durable sequence a mark names.
@@ -446,6 +473,8 @@ mod tests {
                 len: 6,
                 crc: 7,
             }),
+            sliding_ms: Some(9),
+            cost_s: Some(1.5),
             is_item: true,
             tag_seq: 11,
             tags: &[1, 2, 3],
@@ -501,7 +530,7 @@ mod tests {
         let seed = Seed::of_segment(&[7; 16], 1);
         let mut whole = Vec::new();
         sample(&mut whole, seed, 64);
-        let end = HEAD_LEN + 8 * 10 + 3 + 7;
+        let end = HEAD_LEN + 8 * 12 + 3 + 7;
         for bit in 0..end * 8 {
             let mut flipped = whole.clone();
             flipped[bit / 8] ^= 1 << (bit % 8);

@@ -8,11 +8,13 @@
 //! |  16 |  16 | uuid       | the store's                                            |
 //! |  32 |   8 | id         | never reused                                           |
 //! |  40 |   8 | size       | bytes of the whole file                                |
-//! |  48 |   8 | first seq  | of its first record; whatever an older segment holds   |
-//! |     |     |            | at or above it was never acknowledged                  |
+//! |  48 |   8 | first seq  | not above that of its first record                     |
 //! |  56 |   8 | hash seed  | the store's                                            |
 //! |  64 |   8 | created    | ms since 1970, the store's                             |
-//! |  72 |   4 | crc        | CRC-32 of bytes 0..72                                  |
+//! |  72 |   8 | life       | sequence with which the log went on after the last     |
+//! |     |     |            | rebuild: what a segment of an earlier life holds at or |
+//! |     |     |            | above it was never acknowledged                        |
+//! |  80 |   4 | crc        | CRC-32 of bytes 0..80                                  |
 //! |  96 |     | records    | each 8-aligned                                         |
 //! | -16n|  16 | summary    | of record n, counted from 1: see [`Summary`]           |
 //!
@@ -28,7 +30,8 @@ pub(crate) const RECORDS_AT: u64 = 96;
 /// Bytes of one record's summary: its footer.
 pub(crate) const SUMMARY_LEN: u64 = 16;
 
-/// Feature: its records are copies, in no order of their sequences.
+const CRC_AT: usize = 80;
+/// Feature: it is of the second lane, where records go that were kept.
 pub(crate) const COPIES: u32 = 1;
 
 /// A segment's first bytes.
@@ -40,7 +43,9 @@ pub(crate) struct SegmentHead {
     pub(crate) first_seq: u64,
     pub(crate) hash_seed: u64,
     pub(crate) created_ms: u64,
-    /// Of the second lane: copies of records whose first home was another segment.
+    /// The first sequence of this life of the log.
+    pub(crate) life_seq: u64,
+    /// Of the second lane: records that were kept when their first segment went.
     pub(crate) copies: bool,
 }
 
@@ -66,11 +71,12 @@ impl SegmentHead {
             (48, self.first_seq),
             (56, self.hash_seed),
             (64, self.created_ms),
+            (72, self.life_seq),
         ] {
             bytes[at..at + 8].copy_from_slice(&word.to_le_bytes());
         }
-        let crc = crc32fast::hash(&bytes[..72]);
-        bytes[72..76].copy_from_slice(&crc.to_le_bytes());
+        let crc = crc32fast::hash(&bytes[..CRC_AT]);
+        bytes[CRC_AT..CRC_AT + 4].copy_from_slice(&crc.to_le_bytes());
         bytes
     }
 
@@ -81,7 +87,7 @@ impl SegmentHead {
             answer => return answer,
         }
         let mut bytes = bytes[..RECORDS_AT as usize].to_vec();
-        for bit in 0..76 * 8 {
+        for bit in 0..(CRC_AT + 4) * 8 {
             bytes[bit / 8] ^= 1 << (bit % 8);
             if let Ok(head) = Self::decode_whole(&bytes) {
                 return Ok(head);
@@ -95,7 +101,7 @@ impl SegmentHead {
         let fixed = bytes.get(..RECORDS_AT as usize).ok_or(HeadFault::Damaged)?;
         let word = |at: usize| u64::from_le_bytes(fixed[at..at + 8].try_into().unwrap_or_default());
         let half = |at: usize| u32::from_le_bytes(fixed[at..at + 4].try_into().unwrap_or_default());
-        if &fixed[..8] != MAGIC || half(72) != crc32fast::hash(&fixed[..72]) {
+        if &fixed[..8] != MAGIC || half(CRC_AT) != crc32fast::hash(&fixed[..CRC_AT]) {
             return Err(HeadFault::Damaged);
         }
         if half(8) != FORMAT_VERSION || half(12) & !COPIES != 0 {
@@ -109,6 +115,7 @@ impl SegmentHead {
             first_seq: word(48),
             hash_seed: word(56),
             created_ms: word(64),
+            life_seq: word(72),
             copies: half(12) & COPIES != 0,
         })
     }
@@ -143,7 +150,7 @@ impl From<Kind> for SummaryKind {
         match kind {
             Kind::Set => SummaryKind::Set,
             Kind::Delete => SummaryKind::Delete,
-            Kind::Kill | Kind::Mark => SummaryKind::Other,
+            Kind::Kill | Kind::Mark | Kind::Drop => SummaryKind::Other,
         }
     }
 }
@@ -206,15 +213,16 @@ mod tests {
             first_seq: 4,
             hash_seed: 5,
             created_ms: 6,
+            life_seq: 2,
             copies: true,
         };
         let whole = head.encode();
         assert_eq!(SegmentHead::decode(&whole), Ok(head));
-        for bit in 0..76 * 8 {
+        for bit in 0..(CRC_AT + 4) * 8 {
             let mut flipped = whole;
             flipped[bit / 8] ^= 1 << (bit % 8);
             assert_eq!(SegmentHead::decode(&flipped), Ok(head), "bit {bit}");
-            let other = (bit + 9) % (76 * 8);
+            let other = (bit + 9) % ((CRC_AT + 4) * 8);
             flipped[other / 8] ^= 1 << (other % 8);
             assert_eq!(
                 SegmentHead::decode(&flipped),

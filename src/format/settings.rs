@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::header::SETTINGS_WORDS;
 use crate::error::{Error, Result};
+use crate::policy::Policy;
 use crate::limits::{
     LARGE_VALUE_MAX, LARGE_VALUE_MIN, SEGMENT_SIZE_MAX, SEGMENT_SIZE_MIN, SEGMENT_STEP,
     SIZE_LIMIT_MIN,
@@ -50,7 +51,8 @@ impl Default for Compression {
 pub struct Settings {
     /// Bytes the directory may take on disk, as `du` counts them. Default 1 GiB; at least 1 MiB.
     pub size_limit_bytes: u64,
-    /// Bytes of a segment file. Default 64 MiB; 64 KiB to 256 MiB. Holds for segments begun later.
+    /// Bytes of a segment file, at most 1/32 of `size_limit_bytes`. Default 64 MiB; 64 KiB to 256 MiB.
+    /// Holds for segments begun later.
     pub segment_size_bytes: u64,
     /// Values from this length on get a file of their own. Default 1 MiB; 1 KiB to 8 MiB.
     pub large_value_bytes: u64,
@@ -62,6 +64,15 @@ pub struct Settings {
     pub compression: Compression,
     /// The ttl of writes that name none; `None`: they never expire. The default.
     pub default_ttl: Option<Duration>,
+    /// Who goes when the store is full. Default [`Policy::default`].
+    pub policy: Policy,
+    /// The most entries; a write that passes it evicts. `None`: as many as fit. The default.
+    pub count_limit: Option<u64>,
+    /// Entries stored longer ago than this are over, to the second. `None`: however old. The default.
+    pub max_age: Option<Duration>,
+    /// The most entries one write evicts or removes as expired. `None`, the default: until the new entry
+    /// fits; 0: none, a full store refuses.
+    pub cull_limit: Option<u64>,
     /// Count hits and misses. Default true: it costs a few nanoseconds.
     pub statistics: bool,
 }
@@ -76,6 +87,10 @@ impl Default for Settings {
             lock_timeout: Some(Duration::from_secs(60)),
             compression: Compression::default(),
             default_ttl: None,
+            policy: Policy::default(),
+            count_limit: None,
+            max_age: None,
+            cull_limit: None,
             statistics: true,
         }
     }
@@ -91,6 +106,10 @@ const NAMES: &[&str] = &[
     "compression_min_bytes",
     "compression_always",
     "default_ttl",
+    "policy",
+    "count_limit",
+    "max_age",
+    "cull_limit",
     "statistics",
 ];
 
@@ -118,6 +137,10 @@ impl Settings {
             "compression_min_bytes" => size_text(self.compression.min_bytes),
             "compression_always" => self.compression.always.to_string(),
             "default_ttl" => duration_text(self.default_ttl),
+            "policy" => self.policy.to_string(),
+            "count_limit" => count_text(self.count_limit),
+            "max_age" => duration_text(self.max_age),
+            "cull_limit" => count_text(self.cull_limit),
             "statistics" => self.statistics.to_string(),
             _ => return None,
         })
@@ -158,6 +181,10 @@ impl Settings {
             "compression_min_bytes" => self.compression.min_bytes = parse_size(name, value)?,
             "compression_always" => self.compression.always = truth()?,
             "default_ttl" => self.default_ttl = parse_duration(name, value)?,
+            "policy" => self.policy = value.parse()?,
+            "count_limit" => self.count_limit = parse_count(name, value)?,
+            "max_age" => self.max_age = parse_duration(name, value)?,
+            "cull_limit" => self.cull_limit = parse_count(name, value)?,
             "statistics" => self.statistics = truth()?,
             _ => {
                 return Err(Error::setting(
@@ -215,10 +242,16 @@ impl Settings {
                 "an interval is at least 1ms; for less there is `sync`",
             ));
         }
-        if self.segment_size_bytes.next_multiple_of(SEGMENT_STEP) > self.size_limit_bytes {
+        if self.count_limit == Some(0) {
             return Err(Error::setting(
-                "segment_size_bytes",
-                "a segment is larger than size_limit_bytes",
+                "count_limit",
+                "a store of no entries holds nothing: at least 1, or `none`",
+            ));
+        }
+        if self.max_age.is_some_and(|age| age < Duration::from_secs(1)) {
+            return Err(Error::setting(
+                "max_age",
+                "is told to the second: at least 1s, or `never`",
             ));
         }
         Ok(())
@@ -248,15 +281,16 @@ impl Settings {
             u64::from(self.compression.always),
             ms(self.default_ttl),
             u64::from(self.statistics),
-            0,
-            0,
-            0,
-            0,
+            self.policy.to_u64(),
+            self.count_limit.unwrap_or(u64::MAX),
+            ms(self.max_age),
+            self.cull_limit.unwrap_or(u64::MAX),
             0,
         ]
     }
 
     pub(crate) fn from_words(words: &[u64; SETTINGS_WORDS as usize]) -> Self {
+        let count = |word: u64| (word != u64::MAX).then_some(word);
         let time = |ms: u64| (ms != u64::MAX).then(|| Duration::from_millis(ms));
         Settings {
             size_limit_bytes: words[0],
@@ -275,6 +309,10 @@ impl Settings {
             },
             default_ttl: time(words[9]),
             statistics: words[10] != 0,
+            policy: Policy::from_u64(words[11]).unwrap_or_default(),
+            count_limit: count(words[12]),
+            max_age: time(words[13]),
+            cull_limit: count(words[14]),
         }
     }
 
@@ -318,6 +356,23 @@ fn size_text(bytes: u64) -> String {
         || bytes.to_string(),
         |(name, unit)| format!("{}{name}", bytes / unit),
     )
+}
+
+fn count_text(count: Option<u64>) -> String {
+    count.map_or("none".to_string(), |count| count.to_string())
+}
+
+/// A whole number, or `none`.
+fn parse_count(name: &str, text: &str) -> Result<Option<u64>> {
+    if text == "none" {
+        return Ok(None);
+    }
+    text.parse().map(Some).map_err(|_| {
+        Error::setting(
+            name,
+            format!("{text:?} is neither a whole number nor `none`"),
+        )
+    })
 }
 
 fn parse_size(name: &str, text: &str) -> Result<u64> {

@@ -5,7 +5,7 @@
 //! only then are they cleared. Never looks at a record: `DESIGN.md` (keymap) has the races.
 
 use std::ops::ControlFlow;
-use std::sync::atomic::{AtomicU64, Ordering, fence};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
 
 use crate::error::{Error, Result};
 use crate::format::bucket::{
@@ -50,7 +50,8 @@ impl Met<'_> {
         self.cell.load(Ordering::Acquire) == self.word
     }
 
-    /// Second of the last access, since the store's birth; 0: none since it was written.
+    /// Its access stamp (`format/stamp.rs`).
+    #[inline]
     pub(crate) fn stamp(&self) -> u32 {
         self.line
             .half(STAMPS_AT + self.index * 4)
@@ -59,11 +60,19 @@ impl Met<'_> {
 
     /// Notes an access.
     #[inline]
-    pub(crate) fn set_stamp(&self, second: u32) {
+    pub(crate) fn set_stamp(&self, bits: u32) {
         let stamp = self.line.half(STAMPS_AT + self.index * 4);
-        if stamp.load(Ordering::Relaxed) != second {
-            stamp.store(second, Ordering::Relaxed);
+        if stamp.load(Ordering::Relaxed) != bits {
+            stamp.store(bits, Ordering::Relaxed);
         }
+    }
+
+    /// Changes the stamp from `before`; whether it was that still.
+    pub(crate) fn replace_stamp(&self, before: u32, bits: u32) -> bool {
+        let stamp = self.line.half(STAMPS_AT + self.index * 4);
+        stamp
+            .compare_exchange(before, bits, Ordering::Relaxed, Ordering::Relaxed)
+            .is_ok()
     }
 }
 
@@ -213,6 +222,14 @@ impl<'a> Keymap<'a> {
             }
             Ok(ControlFlow::Continue(()))
         })
+    }
+
+    /// The stamp beside the word at `address`.
+    #[inline]
+    pub(crate) fn stamp_at(&self, address: Address) -> Result<&'a AtomicU32> {
+        let line = self.region(address.file).line(address.at & !(BUCKET_LEN - 1))?;
+        let n = (address.at % BUCKET_LEN / 8).min(WORDS - 1);
+        Ok(line.half(STAMPS_AT + n * 4))
     }
 
     /// Where a new word of `hash` goes. Under the writer lock, after [`Keymap::reserve`].

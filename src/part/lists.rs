@@ -292,25 +292,52 @@ pub(crate) fn pop_block(files: &Files, journal: &mut Journal<'_>, list: List) ->
     Ok(())
 }
 
-/// The cells of a list's first block. Under the lock.
-pub(crate) fn first_cells(files: &Files, list: List, out: &mut Vec<Posting>) -> Result<()> {
-    out.clear();
+/// Whether a list has one block.
+pub(crate) fn is_one_block(files: &Files, list: List) -> Result<bool> {
     let (first, last) = ends(files, list)?;
-    let cells = number(files, list, row::CELLS)?;
-    if first == 0 {
-        return Ok(());
+    Ok(first == last)
+}
+
+/// Leaves but `keep`, some of its cells, in a list of one block. A journal of its own.
+pub(crate) fn rewrite_block(
+    files: &Files,
+    journal: &mut Journal<'_>,
+    list: List,
+    keep: &[Posting],
+) -> Result<()> {
+    if keep.is_empty() {
+        return pop_block(files, journal, list);
     }
-    let here = if first == last {
-        (cells.max(1) - 1) % CELLS + 1
-    } else {
-        CELLS
-    };
-    for n in 0..here.min(cells) {
-        let bits = files
-            .posts
-            .word(cell_at(first, n).at)?
-            .load(Ordering::Acquire);
-        out.push(Posting::from_bits(bits));
+    let (first, _) = ends(files, list)?;
+    let generation = field(files, list, row::GENERATION)?;
+    journal.put(list.at(row::GENERATION), generation | 1);
+    for (n, posting) in keep.iter().enumerate() {
+        journal.put(cell_at(first, n as u64), posting.to_bits());
+    }
+    journal.put(list.at(row::CELLS), keep.len() as u64);
+    journal.put(list.at(row::GENERATION), (generation | 1).wrapping_add(1));
+    Ok(())
+}
+
+/// The cells of a list's first blocks. Under the lock.
+pub(crate) fn cells_from_first(
+    files: &Files,
+    list: List,
+    blocks: u64,
+    out: &mut Vec<Posting>,
+) -> Result<()> {
+    let (mut block, _) = ends(files, list)?;
+    let mut left = number(files, list, row::CELLS)?.min(blocks.saturating_mul(CELLS));
+    while block != 0 && left > 0 {
+        for n in 0..left.min(CELLS) {
+            let bits = files
+                .posts
+                .word(cell_at(block, n).at)?
+                .load(Ordering::Acquire);
+            out.push(Posting::from_bits(bits));
+        }
+        left -= left.min(CELLS);
+        block = next_of(files, block)?;
     }
     Ok(())
 }

@@ -8,7 +8,7 @@ use crate::error::Result;
 use crate::format::bucket::KNOWN_MASK;
 use crate::format::header::{Address, Shared, space};
 use crate::os::dir::Dir;
-use crate::part::shared::Files;
+use crate::part::shared::{Files, OrderFile};
 
 pub(crate) const CELL_LEN: u64 = 8;
 /// Bytes an order list begins with.
@@ -58,6 +58,15 @@ pub(crate) fn cell(files: &Files, dir: &Dir, space: u32, index: u64) -> Result<O
     files
         .load(dir, cell_at(space, index))
         .map(|bits| Some(Cell::from_bits(bits)))
+}
+
+/// The cell `index` of a list that may no longer be the space's.
+pub(crate) fn cell_in(list: &OrderFile, index: u64) -> Result<Cell> {
+    let bits = list
+        .region
+        .word(index * CELL_LEN)?
+        .load(std::sync::atomic::Ordering::Acquire);
+    Ok(Cell::from_bits(bits))
 }
 
 /// Sees to it that `more` cells find their space; returns the bytes taken on disk. Under the lock.

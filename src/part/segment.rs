@@ -194,7 +194,17 @@ impl Segment {
 
     /// The verified fixed part of the record at `at`; key and value are not looked at.
     pub(crate) fn read_head(&self, dir: &Dir, at: u64) -> Result<Option<Head>> {
+        self.read_options(dir, at, &mut Vec::new())
+    }
+
+    /// The tag ids of the record at `at`; none where its header is damaged.
+    pub(crate) fn read_tags(&self, dir: &Dir, at: u64) -> Result<Vec<u32>> {
         let mut bytes = Vec::new();
+        let head = self.read_options(dir, at, &mut bytes)?;
+        Ok(head.map_or(Vec::new(), |head| record::tags_of(&head, &bytes).collect()))
+    }
+
+    fn read_options(&self, dir: &Dir, at: u64, bytes: &mut Vec<u8>) -> Result<Option<Head>> {
         let most =
             (record::HEAD_LEN + record::OPTIONS_MAX + crate::limits::TAGS_MAX * 4 + 8) as u64;
         if at < RECORDS_AT || at + record::HEAD_LEN as u64 > self.head.size {
@@ -207,8 +217,8 @@ impl Segment {
                 .touch(at as usize, len as usize)
                 .map_err(|error| Error::io("reading", dir.path_of(self.name()), error))?;
             bytes.clear();
-            self.map.copy_out(at as usize, len as usize, &mut bytes);
-            match record::decode_head(&bytes, self.seed, at) {
+            self.map.copy_out(at as usize, len as usize, bytes);
+            match record::decode_head(bytes, self.seed, at) {
                 Ok(head) if at + head.len() as u64 <= self.head.size => return Ok(Some(head)),
                 Err(Fault::Short) => {}
                 _ => return Ok(None),
@@ -237,6 +247,27 @@ impl Segment {
         let at = Summary::position(self.head.size, index);
         let load = |at: u64| self.map.word(at as usize).load(Ordering::Relaxed);
         load(at) != 0 || load(at + 8) != 0
+    }
+
+    /// What stands in the `index`-th line of the footer; `None`: there can be none.
+    ///
+    /// Through the mapping: for lines that are in use, and the one behind them.
+    pub(crate) fn line(&self, index: u64) -> Option<Line> {
+        let from_end = index.checked_add(1)?.checked_mul(SUMMARY_LEN)?;
+        let at = self.head.size.checked_sub(from_end)?;
+        if at < RECORDS_AT || self.cut_from.is_some() {
+            return None;
+        }
+        self.map.touch(at as usize, SUMMARY_LEN as usize).ok()?;
+        let load = |at: u64| self.map.word(at as usize).load(Ordering::Relaxed);
+        let words = [load(at), load(at + 8)];
+        if words == [0, 0] {
+            return Some(Line::Blank);
+        }
+        Some(match Summary::decode(words, self.seed, index) {
+            Some(summary) => Line::Whole(summary),
+            None => Line::Damaged,
+        })
     }
 
     /// Takes space for the bytes `from..to`; the pages are made present.
@@ -268,6 +299,15 @@ impl Segment {
             self.map.word(at as usize).store(0, Ordering::Release);
         }
     }
+}
+
+/// What stands in a line of a footer.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Line {
+    Whole(Summary),
+    Damaged,
+    /// Nobody wrote there.
+    Blank,
 }
 
 /// Bytes of the footer read at a time.

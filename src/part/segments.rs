@@ -158,6 +158,8 @@ pub(crate) struct Row {
     pub(crate) live: u64,
     /// Smallest sequence of a dead record; 0: none.
     pub(crate) dead_seq: u64,
+    /// Records of a sealed one; 0: not known.
+    pub(crate) lines: u64,
 }
 
 impl Row {
@@ -193,6 +195,7 @@ pub(crate) fn rows(files: &Files) -> Result<Vec<Row>> {
                 state: load(row::STATE)?,
                 live: load(row::LIVE)?,
                 dead_seq: load(row::DEAD_SEQ)?,
+                lines: load(row::LINES)?,
             });
         }
     }

@@ -169,6 +169,10 @@ pub(crate) mod setting {
     pub(crate) const COMPRESS_ALWAYS: u64 = 8;
     pub(crate) const DEFAULT_TTL: u64 = 9;
     pub(crate) const STATISTICS: u64 = 10;
+    pub(crate) const POLICY: u64 = 11;
+    pub(crate) const COUNT_LIMIT: u64 = 12;
+    pub(crate) const MAX_AGE: u64 = 13;
+    pub(crate) const CULL_LIMIT: u64 = 14;
 }
 
 /// One file of a space's order list; a denser one may have taken its place.

@@ -7,6 +7,7 @@ use std::time::Duration;
 use crate::engine::open::Wish;
 use crate::error::Result;
 use crate::format::settings::{Compression, Durability, Settings};
+use crate::policy::Policy;
 use crate::os::clock::{Clock, SystemClock};
 use crate::view::cache::Cache;
 use crate::view::handle::Handle;
@@ -84,6 +85,26 @@ impl Builder {
     /// The ttl of writes that name none. Default: they never expire.
     pub fn default_ttl(self, ttl: Option<Duration>) -> Self {
         self.with(move |settings| settings.default_ttl = ttl)
+    }
+
+    /// Who goes when the store is full. Default [`Policy::default`].
+    pub fn policy(self, policy: Policy) -> Self {
+        self.with(move |settings| settings.policy = policy)
+    }
+
+    /// The most entries; `None`: as many as fit. The default.
+    pub fn count_limit(self, entries: Option<u64>) -> Self {
+        self.with(move |settings| settings.count_limit = entries)
+    }
+
+    /// Entries stored longer ago than this are over; `None`: however old. The default.
+    pub fn max_age(self, age: Option<Duration>) -> Self {
+        self.with(move |settings| settings.max_age = age)
+    }
+
+    /// The most entries one write evicts or removes as expired; `None`: until it fits. The default.
+    pub fn cull_limit(self, entries: Option<u64>) -> Self {
+        self.with(move |settings| settings.cull_limit = entries)
     }
 
     /// Count hits and misses. Default true.

@@ -11,6 +11,7 @@ use crate::engine::store::{MAIN_SPACE, Store, stat};
 use crate::error::{Error, Result};
 use crate::format::header::{self as layout, participant};
 use crate::format::key::Key;
+use crate::format::record::tags_of;
 use crate::os::host;
 use crate::os::raw::Mapped;
 use crate::part::participants;
@@ -22,7 +23,6 @@ use crate::view::hold::Hold;
 use crate::view::iter::{Iter, Keys, Sorted};
 use crate::view::prepare::{self};
 use crate::view::reader::ValueReader;
-use crate::view::state::{self};
 use crate::view::typed::Typed;
 use crate::view::value::{Description, Entry, Value, ValueKind};
 
@@ -136,11 +136,11 @@ impl Cache {
                 break;
             };
             let now = store.now_ms();
-            if hit.is_expired(now) {
+            if !store.lives(&hit, now) {
                 break;
             }
             if counted {
-                hit.met.set_stamp(store.second(now));
+                store.note_access(&hit, now);
             }
             found = take(store, hit, buffer)?;
             if found.is_some() {
@@ -432,15 +432,18 @@ fn describe(store: &Store, hit: &Hit<'_>, buffer: &[u8]) -> Result<Description> 
     let head = &hit.head;
     let second =
         |second: u32| -> SystemTime { prepare::time(store.created_ms + u64::from(second) * 1_000) };
-    let tags = state::tags_of(head, buffer)
-        .into_iter()
+    let tags = tags_of(head, buffer)
         .map(|id| store.tag_name(id))
         .collect::<Result<_>>()?;
+    let now = store.now_ms();
     Ok(Description {
-        expires_at: head.options.expires_ms.map(prepare::time),
+        expires_at: head
+            .options
+            .expires_ms
+            .map(|_| prepare::time(store.expiry_of(hit, now))),
         tags,
         stored_at: second(head.stored_s),
-        accessed_at: second(hit.met.stamp().max(head.stored_s)),
+        accessed_at: second(store.accessed_second(hit, now)),
         size_bytes: prepare::size_of(head, buffer),
         kind: ValueKind::from_byte(head.value_kind),
     })

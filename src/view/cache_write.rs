@@ -6,6 +6,7 @@ use std::io::Read;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
 
 use crate::engine::batch::Changes;
 use crate::engine::store::{INNER_SPACE, MAIN_SPACE, Store};
@@ -14,6 +15,7 @@ use crate::error::{Error, Result};
 use crate::format::header::space;
 use crate::format::record::{Draft, Kind, flag};
 use crate::part::order;
+use crate::part::shared::OrderFile;
 use crate::part::shared::setting;
 use crate::view::cache::Cache;
 use crate::view::iter::Keys;
@@ -24,6 +26,8 @@ use crate::view::state::{self, SeatMap, State};
 use crate::view::transaction::Transaction;
 use crate::view::value::{Number, Value};
 
+/// How long a write makes room for itself before it gives up.
+const WAY_PATIENCE: Duration = Duration::from_secs(10);
 /// Entries one step of `clear` removes under the lock.
 const CLEAR_STEP: usize = 128;
 
@@ -97,9 +101,14 @@ impl Cache {
         now_ms: u64,
     ) -> Result<()> {
         prepare::check_key(key)?;
-        if !options.tags.is_empty() || state::is_inside(store) {
+        prepare::check_tags(&options.tags)?;
+        let tags = match options.tags.is_empty() {
+            true => Some(Vec::new()),
+            false => known_tags(store, &options.tags)?,
+        };
+        let Some(tags) = tags.filter(|_| !state::is_inside(store)) else {
             return self.write(store, |state| state.set(key, prepared, options));
-        }
+        };
         let draft = Draft {
             kind: Kind::Set,
             value_kind: prepared.kind,
@@ -109,9 +118,11 @@ impl Cache {
             expires_ms: prepared.expires_ms,
             zstd: prepared.zstd,
             apart: prepared.apart(),
+            sliding_ms: prepared.sliding_ms,
+            cost_s: prepared.cost_s,
             is_item: false,
             tag_seq: 0,
-            tags: &[],
+            tags: &tags,
             stored_s: store.second(now_ms),
         };
         let hash = store.hash.of(MAIN_SPACE, key);
@@ -120,10 +131,7 @@ impl Cache {
                 store.put(proof, hash, &draft, &[])
             })
         };
-        match put() {
-            Err(Error::Full { .. }) if store.make_way()? => put()?,
-            done => done?,
-        }
+        self.with_way(store, put)?;
         if let Some(stream) = prepared.stream {
             stream.0.keep();
         }
@@ -159,8 +167,10 @@ impl Cache {
             });
         }
         let many = Many::new(store, &items, &prepared, now);
-        sync::locked(store, self.patience(store), |store, proof| {
-            store.commit(proof, &many)
+        self.with_way(store, || {
+            sync::locked(store, self.patience(store), |store, proof| {
+                store.commit(proof, &many)
+            })
         })?;
         self.finish(store)?;
         Ok(items.len() as u64)
@@ -253,19 +263,17 @@ impl Cache {
     pub fn clear(&self) -> Result<u64> {
         let store = self.writable()?;
         let bound = store.committed();
-        let end = store.files.space(MAIN_SPACE, space::CELLS);
-        let mut at = store.files.space(MAIN_SPACE, space::HEAD);
         let mut removed = 0;
-        while at < end {
-            let step = sync::locked(store, self.patience(store), |store, proof| {
+        let (list, mut at, end) = self.main_list(store)?;
+        while let Some(list) = list.as_ref().filter(|_| at < end) {
+            let step = sync::locked_for_upkeep(store, self.patience(store), |store, proof| {
                 let mut victims = Vec::new();
                 let mut buffer = Vec::new();
                 while at < end && victims.len() < CLEAR_STEP {
-                    let cell = order::cell(&store.files, &store.dir, MAIN_SPACE, at)?;
+                    let cell = order::cell_in(list, at)?;
                     at += 1;
-                    let hit = match cell.map(|cell| store.find_cell(MAIN_SPACE, cell, &mut buffer))
-                    {
-                        Some(Ok(Some(hit))) if hit.head.order <= bound => hit,
+                    let hit = match store.find_cell(MAIN_SPACE, cell, &mut buffer) {
+                        Ok(Some(hit)) if hit.head.order <= bound => hit,
                         _ => continue,
                     };
                     victims.push((store.hash.of(MAIN_SPACE, hit.key(&buffer)), hit.head.seq));
@@ -278,6 +286,17 @@ impl Cache {
             .map_err(|error| error.after_removing(removed))?;
         self.finish(store)?;
         Ok(removed)
+    }
+
+    /// The order list, and which of its cells may be alive. Whatever list takes its place meanwhile.
+    fn main_list(&self, store: &Arc<Store>) -> Result<(Option<Arc<OrderFile>>, u64, u64)> {
+        sync::locked_for_upkeep(store, self.patience(store), |store, _| {
+            Ok((
+                store.files.order(&store.dir, MAIN_SPACE)?,
+                store.files.space(MAIN_SPACE, space::HEAD),
+                store.files.space(MAIN_SPACE, space::CELLS),
+            ))
+        })
     }
 
     /// Queues begin anew when their items are gone.
@@ -414,6 +433,28 @@ impl Cache {
         Ok(value)
     }
 
+    /// Does `work`; where the store is full, makes room off the lock and does it again.
+    fn with_way(&self, store: &Store, work: impl Fn() -> Result<()>) -> Result<()> {
+        let start = Instant::now();
+        loop {
+            match work() {
+                // Others may take the room that was made: not for ever.
+                Err(Error::Full {
+                    needed_bytes,
+                    limit_bytes,
+                }) if start.elapsed() < WAY_PATIENCE => {
+                    if !store.make_way(needed_bytes)? {
+                        return Err(Error::Full {
+                            needed_bytes,
+                            limit_bytes,
+                        });
+                    }
+                }
+                done => return done,
+            }
+        }
+    }
+
     /// A transaction over the state itself.
     fn write<T>(
         &self,
@@ -463,6 +504,19 @@ impl Cache {
         }
         Ok(())
     }
+}
+
+/// The ids of tags that all have one; each once.
+fn known_tags(store: &Store, names: &[Vec<u8>]) -> Result<Option<Vec<u32>>> {
+    let mut ids = Vec::with_capacity(names.len());
+    for name in names {
+        match store.tag_id(name)? {
+            Some(id) if !ids.contains(&id) => ids.push(id),
+            Some(_) => {}
+            None => return Ok(None),
+        }
+    }
+    Ok(Some(ids))
 }
 
 /// Plain values to be stored as one batch, without a copy of their own.
@@ -531,6 +585,8 @@ impl<K: AsRef<[u8]>> Changes for Many<'_, K> {
             expires_ms: value.expires_ms,
             zstd: value.zstd,
             apart: None,
+            sliding_ms: value.sliding_ms,
+            cost_s: value.cost_s,
             is_item: false,
             tag_seq: 0,
             tags: &[],

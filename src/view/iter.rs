@@ -7,9 +7,11 @@ use std::sync::Arc;
 
 use crate::engine::read::Hit;
 use crate::engine::store::Store;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::format::header::space;
-use crate::part::order;
+use crate::part::order::{self, Cell};
+use crate::limits::RETRIES_MAX;
+use crate::part::shared::OrderFile;
 use crate::view::cache::Cache;
 use crate::view::prepare;
 use crate::view::value::Value;
@@ -19,6 +21,8 @@ use crate::view::value::Value;
 struct Cursor {
     store: Arc<Store>,
     space: u32,
+    /// The list as it was; a denser one may take its place. `None`: there was no entry yet.
+    list: Option<Arc<OrderFile>>,
     front: u64,
     back: u64,
     /// Entries inserted after this sequence are not visited.
@@ -26,18 +30,44 @@ struct Cursor {
 }
 
 impl Cursor {
-    fn new(store: &Arc<Store>, space: u32) -> Cursor {
-        // In this order: every entry up to `bound` has its cell below `back`.
-        let bound = store.committed();
-        let cells = store.files.space(space, space::CELLS);
-        let back = store.files.space(space, space::TAIL).min(cells);
-        let front = store.files.space(space, space::HEAD).min(back);
-        Cursor {
-            store: Arc::clone(store),
-            space,
-            front,
-            back,
-            bound,
+    fn new(store: &Arc<Store>, space: u32) -> Result<Cursor> {
+        for _ in 0..RETRIES_MAX {
+            // In this order: every entry up to `bound` has its cell below `back`.
+            let bound = store.committed();
+            let before = store.files.space(space, space::GENERATION);
+            let list = store.files.order(&store.dir, space);
+            let cells = store.files.space(space, space::CELLS);
+            let back = store.files.space(space, space::TAIL).min(cells);
+            let front = store.files.space(space, space::HEAD).min(back);
+            let now = store.files.space(space, space::GENERATION);
+            if before != now || now == space::CHANGING {
+                // Another list takes its place.
+                std::hint::spin_loop();
+                continue;
+            }
+            return Ok(Cursor {
+                store: Arc::clone(store),
+                space,
+                // That of a store whose first entry comes just now is empty.
+                list: list?.filter(|list| list.generation == now),
+                front,
+                back,
+                bound,
+            });
+        }
+        Err(Error::Busy {
+            what: "an order list that changes again and again",
+            holder_pid: 0,
+            held_since: None,
+            waited: std::time::Duration::ZERO,
+            removed: 0,
+        })
+    }
+
+    fn cell(&self, index: u64) -> Result<Option<Cell>> {
+        match &self.list {
+            Some(list) => order::cell_in(list, index).map(Some),
+            None => Ok(None),
         }
     }
 
@@ -79,7 +109,7 @@ impl Cursor {
         take: &impl Fn(&Store, Hit<'_>, &mut Vec<u8>) -> Result<Option<T>>,
     ) -> Result<Option<Seen<T>>> {
         let store = &self.store;
-        let Some(cell) = order::cell(&store.files, &store.dir, self.space, index)? else {
+        let Some(cell) = self.cell(index)? else {
             return Ok(None);
         };
         loop {
@@ -89,7 +119,7 @@ impl Cursor {
             if hit.head.order > self.bound {
                 return Ok(None);
             }
-            if hit.is_expired(store.now_ms()) {
+            if !store.lives(&hit, store.now_ms()) {
                 return Ok(Some(Seen::Expired));
             }
             if let Some(item) = take(store, hit, buffer)? {
@@ -110,6 +140,10 @@ impl Cursor {
         let Ok(held) = Store::lock(&**store, Some(std::time::Duration::ZERO)) else {
             return;
         };
+        let now = store.files.space(self.space, space::GENERATION);
+        if self.list.as_ref().is_none_or(|list| list.generation != now) {
+            return;
+        }
         // Under the lock: nothing is pending, and what is dead stays dead.
         let (field, dead) = if forward {
             (
@@ -148,7 +182,7 @@ pub struct Iter(Cursor);
 
 impl Iter {
     pub(crate) fn new(store: &Arc<Store>, space: u32) -> Result<Iter> {
-        Ok(Iter(Cursor::new(store, space)))
+        Ok(Iter(Cursor::new(store, space)?))
     }
 }
 
@@ -178,7 +212,7 @@ pub struct Keys(Cursor);
 
 impl Keys {
     pub(crate) fn new(store: &Arc<Store>, space: u32) -> Result<Keys> {
-        Ok(Keys(Cursor::new(store, space)))
+        Ok(Keys(Cursor::new(store, space)?))
     }
 }
 

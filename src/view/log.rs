@@ -23,7 +23,7 @@ pub struct LogLine {
     pub seq: u64,
     /// The entry's place in the insertion order.
     pub order: u64,
-    /// `set`, `delete`, `kill`, `mark` or `damaged`.
+    /// `set`, `delete`, `kill`, `drop`, `mark` or `damaged`.
     pub kind: &'static str,
     /// The named space; 0 is the cache's own, 1 holds settings, tag names and queues.
     pub space: u32,
@@ -136,6 +136,7 @@ impl LogIter {
             Kind::Delete => "delete",
             Kind::Kill => "kill",
             Kind::Mark => "mark",
+            Kind::Drop => "drop",
         };
         Ok(LogLine {
             at,

@@ -3,6 +3,7 @@
 pub(crate) mod builder;
 pub(crate) mod cache;
 pub(crate) mod cache_store;
+pub(crate) mod cache_upkeep;
 pub(crate) mod cache_write;
 pub(crate) mod codec;
 pub(crate) mod handle;

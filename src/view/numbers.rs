@@ -32,6 +32,8 @@ pub(crate) fn count(
                 expires_ms: None,
                 zstd: None,
                 apart: None,
+                sliding_ms: None,
+                cost_s: None,
                 is_item: false,
                 tag_seq: 0,
                 tags: Vec::new(),

@@ -42,6 +42,8 @@ pub struct SetOptions {
     pub(crate) tags: Vec<Vec<u8>>,
     pub(crate) compress: Option<bool>,
     pub(crate) kind: Option<ValueKind>,
+    pub(crate) slides: bool,
+    pub(crate) cost_s: Option<f64>,
 }
 
 impl SetOptions {
@@ -49,6 +51,34 @@ impl SetOptions {
     pub fn ttl(mut self, ttl: Duration) -> Self {
         self.expiry = Some(Expiry::After(ttl));
         self
+    }
+
+    /// Expires so long after the write or the last read, whichever is later: each read renews it, for
+    /// every process, without a write to the log.
+    ///
+    /// A renewal is exact to 1/8 s, never later. It is lost when the derived files are rebuilt: then the
+    /// write's own moment counts, or that of the last `incr` or the like.
+    pub fn sliding_ttl(mut self, ttl: Duration) -> Self {
+        self.expiry = Some(Expiry::After(ttl));
+        self.slides = true;
+        self
+    }
+
+    /// Seconds it takes to make the value again: what [`Policy::CostAware`](crate::Policy::CostAware)
+    /// weighs, and what each hit adds to `seconds_saved` of the statistics. Negative and infinite ones
+    /// count as none.
+    pub fn cost(mut self, seconds: f64) -> Self {
+        self.cost_s = Some(seconds).filter(|cost| cost.is_finite() && *cost >= 0.0);
+        self
+    }
+
+    pub(crate) fn sliding_ms(&self) -> Option<u64> {
+        match self.expiry {
+            Some(Expiry::After(ttl)) if self.slides => {
+                Some(ttl.as_millis().min(u128::from(u64::MAX)) as u64)
+            }
+            _ => None,
+        }
     }
 
     /// Expires at this moment.

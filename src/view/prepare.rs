@@ -23,6 +23,8 @@ pub(crate) struct Prepared<'a> {
     pub(crate) stream: Option<Box<(Stream, Apart)>>,
     pub(crate) kind: u8,
     pub(crate) expires_ms: Option<u64>,
+    pub(crate) sliding_ms: Option<u64>,
+    pub(crate) cost_s: Option<f64>,
 }
 
 pub(crate) fn check_key(key: &[u8]) -> Result<()> {
@@ -81,6 +83,8 @@ pub(crate) fn bytes<'a>(
         stream: None,
         kind: kind.to_byte()?,
         expires_ms: expires_ms(store, options, now_ms)?,
+        sliding_ms: options.sliding_ms(),
+        cost_s: options.cost_s,
     };
     if value.len() as u64 >= store.files.header.setting(setting::LARGE_VALUE) {
         let mut stream = Stream::begin(store)?;
@@ -123,6 +127,8 @@ pub(crate) fn reader(
                 stream: prepared.stream,
                 kind: prepared.kind,
                 expires_ms: prepared.expires_ms,
+                sliding_ms: prepared.sliding_ms,
+                cost_s: prepared.cost_s,
             },
             len,
         ));
@@ -146,6 +152,8 @@ pub(crate) fn reader(
         stream: None,
         kind,
         expires_ms,
+        sliding_ms: options.sliding_ms(),
+        cost_s: options.cost_s,
     };
     prepared.set_apart(store, stream)?;
     let len = prepared.stream.as_ref().map_or(0, |stream| stream.1.len);
@@ -165,6 +173,8 @@ pub(crate) fn number(
         stream: None,
         kind: number.kind().to_byte()?,
         expires_ms: expires_ms(store, options, now_ms)?,
+        sliding_ms: options.sliding_ms(),
+        cost_s: options.cost_s,
     })
 }
 
@@ -210,6 +220,8 @@ impl Prepared<'_> {
             expires_ms: self.expires_ms,
             zstd: self.zstd,
             apart,
+            sliding_ms: self.sliding_ms,
+            cost_s: self.cost_s,
             is_item: false,
             tag_seq: 0,
             tags,

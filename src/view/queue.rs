@@ -120,6 +120,8 @@ fn put_range(state: &mut State, prefix: Option<&[u8]>, range: Range) -> Result<(
         expires_ms: None,
         zstd: None,
         apart: None,
+        sliding_ms: None,
+        cost_s: None,
         is_item: false,
         tag_seq: 0,
         tags: Vec::new(),

@@ -11,12 +11,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::engine::change::{Change, Payload};
+use crate::engine::cull::Spared;
 use crate::engine::large::Stream;
+use crate::engine::quota::quota_key;
 use crate::engine::store::{Held, INNER_SPACE, MAIN_SPACE, Store};
 use crate::engine::tags::{tag_id_key, tag_key};
 use crate::error::{Error, Result};
 use crate::format::header as layout;
-use crate::format::record::{Head, flag};
+use crate::format::record::{flag, tags_of};
 use crate::limits::TAGS_MAX;
 use crate::view::options::SetOptions;
 use crate::view::prepare::{self, Prepared};
@@ -31,6 +33,8 @@ pub(crate) struct State {
     by_hash: SeatMap,
     streams: Vec<Stream>,
     new_tags: HashMap<Vec<u8>, u32>,
+    /// Of tags, once all is committed.
+    quotas: Vec<(u32, u64)>,
     pub(crate) now_ms: u64,
 }
 
@@ -108,6 +112,7 @@ impl State {
             by_hash: HashMap::default(),
             streams: Vec::new(),
             new_tags: HashMap::new(),
+            quotas: Vec::new(),
             now_ms: store.now_ms(),
         })
     }
@@ -118,8 +123,19 @@ impl State {
         let mut changes = std::mem::take(&mut self.changes);
         changes.retain(|change| !change.is_void);
         let (store, proof) = self.held.parts();
-        store.commit(proof, &changes)?;
+        let before = store.committed();
+        match store.commit(proof, &changes) {
+            Err(Error::Full { needed_bytes, .. }) if store.make_way_locked(proof, needed_bytes)? => {
+                store.commit(proof, &changes)?;
+            }
+            done => done?,
+        }
         store.mark_if_due(proof);
+        for (id, bytes) in self.quotas.drain(..) {
+            store.put_quota(id, bytes)?;
+            store.cull_to_quota(proof, id, &Spared::nothing())?;
+        }
+        store.upkeep_beside(proof, &Spared(before + 1..=store.committed()));
         for stream in self.streams.drain(..) {
             // One that was set and replaced again in the transaction is of no record: it goes.
             if changes.iter().any(|change| {
@@ -182,13 +198,22 @@ impl State {
             return Ok(None);
         };
         let head = hit.head;
-        let tags = tags_of(&hit.head, &buffer);
+        let tags = tags_of(&hit.head, &buffer).collect();
         Ok(Some(Payload {
             value_kind: head.value_kind,
             value: hit.value(&buffer).to_vec(),
-            expires_ms: head.options.expires_ms,
+            // As it is for everybody: renewed, or told to be over.
+            expires_ms: match self.store.lives(&hit, self.now_ms) {
+                true => {
+                    let expires = self.store.expiry_of(&hit, self.now_ms);
+                    head.options.expires_ms.map(|_| expires)
+                }
+                false => Some(0),
+            },
             zstd: head.options.zstd,
             apart: head.options.apart,
+            sliding_ms: head.options.sliding_ms,
+            cost_s: head.options.cost_s,
             is_item: head.flags & flag::ITEM != 0,
             tag_seq: head.options.tag_seq,
             tags,
@@ -366,6 +391,38 @@ impl State {
         Ok(ids)
     }
 
+    /// A tag's quota: an entry of the inner space, and once that is committed a word of its row.
+    pub(crate) fn set_quota(&mut self, tag: &[u8], bytes: Option<u64>) -> Result<()> {
+        let ids = self.tag_ids(&[tag.to_vec()])?;
+        let key = quota_key(tag);
+        match bytes {
+            None => self.remove(INNER_SPACE, &key)?,
+            Some(bytes) => {
+                let payload = self.inner_payload(bytes.to_le_bytes().to_vec());
+                self.put(INNER_SPACE, &key, payload)?;
+            }
+        }
+        self.quotas
+            .extend(ids.into_iter().map(|id| (id, bytes.unwrap_or(0))));
+        Ok(())
+    }
+
+    fn inner_payload(&self, value: Vec<u8>) -> Payload {
+        Payload {
+            value_kind: 0,
+            value,
+            expires_ms: None,
+            zstd: None,
+            apart: None,
+            sliding_ms: None,
+            cost_s: None,
+            is_item: false,
+            tag_seq: 0,
+            tags: Vec::new(),
+            stored_s: self.store.second(self.now_ms),
+        }
+    }
+
     fn name_tag(&mut self, name: &[u8]) -> Result<u32> {
         // An id handed out and not used is lost; there are four thousand million.
         let id = self.store.files.header.add(layout::NEXT_TAG_AT, 1);
@@ -376,25 +433,12 @@ impl State {
                 max_bytes: u32::MAX.into(),
             });
         };
-        let stored_s = self.store.second(self.now_ms);
-        let payload = |value: Vec<u8>| Payload {
-            value_kind: 0,
-            value,
-            expires_ms: None,
-            zstd: None,
-            apart: None,
-            is_item: false,
-            tag_seq: 0,
-            tags: Vec::new(),
-            stored_s,
-        };
-        self.put(
-            INNER_SPACE,
-            &tag_key(name),
-            payload(id.to_le_bytes().to_vec()),
-        )?;
-        self.put(INNER_SPACE, &tag_id_key(id), payload(name.to_vec()))?;
+        let payload = self.inner_payload(id.to_le_bytes().to_vec());
+        self.put(INNER_SPACE, &tag_key(name), payload)?;
+        let payload = self.inner_payload(name.to_vec());
+        self.put(INNER_SPACE, &tag_id_key(id), payload)?;
         self.new_tags.insert(name.to_vec(), id);
+        self.store.reserve_tag(id)?;
         Ok(id)
     }
 
@@ -430,13 +474,4 @@ impl State {
             .filter(|change| change.space == MAIN_SPACE && !change.is_void)
             .filter_map(|change| Some((change, change.set.as_ref()?)))
     }
-}
-
-/// The tag ids of a verified record in `buffer`.
-pub(crate) fn tags_of(head: &Head, buffer: &[u8]) -> Vec<u32> {
-    let count = usize::from(head.options.tag_count);
-    let start = head.key_at - count.div_ceil(2) * 8;
-    (0..count)
-        .map(|n| u32::from_le_bytes(buffer[start + n * 4..][..4].try_into().unwrap_or_default()))
-        .collect()
 }

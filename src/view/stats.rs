@@ -8,7 +8,7 @@ use crate::limits::PARTICIPANTS_MAX;
 use crate::part::participants;
 
 /// Counters of a store, over all processes, since it was made or the last reset.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct Stats {
     /// Reads that found a live entry: `get`, `get_into`, `get_many`, `get_mapped`, `get_reader`,
@@ -22,8 +22,12 @@ pub struct Stats {
     pub deletes: u64,
     /// Atomic batches of more than one change.
     pub batches: u64,
-    /// Expired entries removed (so far by `pull` alone).
+    /// Expired entries removed.
     pub expired: u64,
+    /// Entries evicted by a limit: of size, count, age, or a tag's quota.
+    pub culled: u64,
+    /// Entries removed by tag.
+    pub evicted: u64,
     /// Typed reads that met another type, another codec, or bytes they could not decode.
     pub decode_failures: u64,
     /// Times the writer lock was waited for.
@@ -34,13 +38,28 @@ pub struct Stats {
     pub syncs: u64,
     /// Bytes of values stored, as they stand in the log.
     pub bytes_set: u64,
-    /// Bytes of records appended for them.
+    /// Bytes of records appended, of every kind.
     pub bytes_logged: u64,
+    /// Of those, bytes of records that were kept when their segments were given back.
+    pub bytes_kept: u64,
+    /// Of those, bytes of records that callers set.
+    pub bytes_put: u64,
+    /// Bytes of files of segments given back.
+    pub bytes_freed: u64,
+    /// Seconds that hits have saved, as far as entries name what they cost.
+    pub seconds_saved: f64,
     /// Damaged records met when the derived files were last rebuilt.
     pub damaged: u64,
 }
 
 impl Stats {
+    /// Bytes appended for each byte of a record that a caller set; 1 when nothing was ever copied or
+    /// removed. `None`: nothing was set.
+    #[must_use]
+    pub fn write_amplification(&self) -> Option<f64> {
+        (self.bytes_put > 0).then(|| self.bytes_logged as f64 / self.bytes_put as f64)
+    }
+
     pub(crate) fn read(store: &Store, reset: bool) -> Stats {
         let header = &store.files.header;
         let take = |at: u64| {
@@ -63,12 +82,18 @@ impl Stats {
             deletes: word(stat::DELETES),
             batches: word(stat::BATCHES),
             expired: word(stat::EXPIRED),
+            culled: word(stat::CULLED),
+            evicted: word(stat::EVICTED),
             decode_failures: word(stat::DECODE_FAILURES),
             lock_waits: word(stat::LOCK_WAITS),
             repairs: word(stat::REPAIRS),
             syncs: word(stat::SYNCS),
             bytes_set: word(stat::BYTES_SET),
             bytes_logged: word(stat::BYTES_LOGGED),
+            bytes_kept: word(stat::BYTES_KEPT),
+            bytes_put: word(stat::BYTES_PUT),
+            bytes_freed: word(stat::BYTES_FREED),
+            seconds_saved: sum(participant::SAVED_US) as f64 / 1e6,
             damaged: word(stat::CORRUPT),
         }
     }

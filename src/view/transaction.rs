@@ -84,6 +84,10 @@ impl Transaction {
         )
     }
 
+    pub(crate) fn set_quota(&self, tag: &[u8], bytes: Option<u64>) -> Result<()> {
+        self.state.borrow_mut().set_quota(tag, bytes)
+    }
+
     /// Stores a number.
     ///
     /// # Errors
@@ -175,6 +179,13 @@ impl Transaction {
             key,
             Payload {
                 expires_ms,
+                // A moment of its own ends the sliding; a new ttl slides on.
+                sliding_ms: match expiry {
+                    Expiry::After(ttl) if payload.sliding_ms.is_some() => {
+                        Some(ttl.as_millis().min(u128::from(u64::MAX)) as u64)
+                    }
+                    _ => None,
+                },
                 ..payload
             },
         )?;
@@ -322,7 +333,7 @@ impl Transaction {
             // One that had expired keeps its place; `Keys` has skipped it.
             if was_there.is_none() || change.fresh {
                 keys.push_back(change.key.clone());
-            } else if was_there.is_some_and(|hit| hit.is_expired(state.now_ms)) {
+            } else if was_there.is_some_and(|hit| !store.lives(&hit, state.now_ms)) {
                 place_by_order(&store, &mut keys, change.key.clone())?;
             }
         }

@@ -1,0 +1,692 @@
+//! Giving dead bytes back: what a segment still holds is kept elsewhere or goes, then its file goes.
+//!
+//! In steps that hold the writer lock for a moment each. A record that is kept is appended to the second
+//! lane as a new version of its entry, in its place in the order. What goes is told by one record: a
+//! drop, which names the segment up to a byte, and pairs for those whose older versions might come
+//! back. A file goes only when its emptying is durable, and a synced mark says so. DESIGN.md
+//! (compaction) has the argument.
+
+use std::sync::atomic::Ordering;
+
+use crate::engine::ledger::{Ledger, Replaced, volume_of};
+use crate::engine::room::Lane;
+use crate::engine::store::{MAIN_SPACE, Proof, Store, stat};
+use crate::error::{Error, Result};
+use crate::format::bucket::{self, Place, is_whole};
+use crate::format::header::{self as layout, Address, row, state};
+use crate::format::name::Name;
+use crate::format::record::{Draft, Head, Kind, Record, Standing, tags_of};
+use crate::format::segment::{Summary, SummaryKind};
+use crate::format::stamp::Stamp;
+use crate::os::lock::FileLock;
+use crate::part::keymap::Keymap;
+use crate::part::lists::Posting;
+use crate::part::segment::{Line, Read, Segment};
+use crate::part::segments::{self, Row, row_at};
+
+/// Records looked at in one step.
+const LINES_PER_STEP: u64 = 2_000;
+/// Bytes of records kept in one step.
+const KEPT_BYTES_PER_STEP: u64 = 128 * 1024;
+/// Entries that go in one step.
+const GONE_PER_STEP: usize = 256;
+/// How many lines before its turn a bucket is fetched.
+const AHEAD: u64 = 6;
+
+/// An entry's record met on a walk.
+pub(crate) struct Met<'a> {
+    pub(crate) head: &'a Head,
+    pub(crate) stamp: Stamp,
+    pub(crate) is_live: bool,
+}
+
+/// What becomes of an entry that a walk meets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Fate {
+    /// It goes.
+    Goes,
+    /// It is kept, with this many hits; `None`: with those it has.
+    Stays(Option<u8>),
+    /// The walk ends before it.
+    Waits,
+}
+
+/// How far a step came.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Step {
+    /// Index of the line to go on with.
+    pub(crate) next: u64,
+    /// The segment's end was reached.
+    pub(crate) is_over: bool,
+    pub(crate) gone: u64,
+    pub(crate) gone_bytes: u64,
+    pub(crate) kept: u64,
+    pub(crate) kept_bytes: u64,
+    /// Of those that went: had expired.
+    pub(crate) expired: u64,
+}
+
+/// An entry that goes.
+struct Victim {
+    address: Address,
+    hash: u64,
+    old: Replaced,
+    space: u32,
+    /// It is the first version of its entry: nothing older is anywhere.
+    is_only: bool,
+    tags: Vec<u32>,
+}
+
+impl Store {
+    /// Walks a segment from line `from` on, asking `fate` of each entry. Under the lock.
+    /// `is_probation`: the ghost remembers what goes.
+    ///
+    /// The entries that went have gone when this returns; kept ones are in the second lane.
+    pub(crate) fn walk_step(
+        &self,
+        proof: &mut Proof,
+        target: &Row,
+        from: u64,
+        is_probation: bool,
+        fate: &mut dyn FnMut(&Met<'_>) -> Fate,
+    ) -> Result<Step> {
+        let segment = self
+            .segments
+            .must_get(&self.files, &self.dir, target.slot)?;
+        let lines = self.lines_of(target);
+        let mut step = Step {
+            next: from,
+            ..Step::default()
+        };
+        let mut victims: Vec<Victim> = Vec::new();
+        let now_ms = self.now_ms();
+        let mut buffer = Vec::new();
+        let keymap = Keymap::of(&self.files);
+        let mut upto = None;
+        while step.next - from < LINES_PER_STEP
+            && step.kept_bytes < KEPT_BYTES_PER_STEP
+            && victims.len() < GONE_PER_STEP
+        {
+            if step.next >= lines {
+                step.is_over = true;
+                break;
+            }
+            if let Some(Line::Whole(ahead)) = segment.line(step.next + AHEAD) {
+                keymap.prefetch(ahead.hash);
+            }
+            let summary = match segment.line(step.next) {
+                Some(Line::Whole(summary)) => summary,
+                // A damaged line, or the end of a footer whose length nobody noted.
+                Some(Line::Damaged) => {
+                    step.next += 1;
+                    continue;
+                }
+                Some(Line::Blank) | None => {
+                    step.is_over = true;
+                    break;
+                }
+            };
+            let place = Place {
+                slot: target.slot,
+                at: summary.at,
+            };
+            match summary.kind {
+                SummaryKind::Set => {
+                    let met = self.meet(&segment, place, &summary, now_ms, &mut buffer)?;
+                    if let Some((address, head, stamp, is_live)) = met {
+                        let told = Met {
+                            head: &head,
+                            stamp,
+                            is_live,
+                        };
+                        let fate = match head.options.space == MAIN_SPACE {
+                            true if is_live => fate(&told),
+                            true => {
+                                step.expired += 1;
+                                Fate::Goes
+                            }
+                            // Only the cache's own entries may go.
+                            false => Fate::Stays(None),
+                        };
+                        match fate {
+                            Fate::Waits => break,
+                            Fate::Goes => {
+                                step.gone_bytes += head.volume();
+                                let key = &buffer[head.key_at..][..head.key_len];
+                                let hash = self.hash.of(head.options.space, key);
+                                if is_probation && is_live {
+                                    self.remember_culled(hash)?;
+                                }
+                                victims.push(Victim {
+                                    address,
+                                    hash,
+                                    old: Replaced::of_head(&head, place),
+                                    space: head.options.space,
+                                    is_only: head.order == head.seq,
+                                    tags: tags_of(&head, &buffer).collect(),
+                                });
+                            }
+                            Fate::Stays(hits) => {
+                                let bytes = self.keep(proof, &head, place, &buffer, address)?;
+                                step.kept += 1;
+                                step.kept_bytes += bytes;
+                                if let Some(hits) = hits {
+                                    self.set_hits(address, hits)?;
+                                }
+                            }
+                        }
+                    }
+                }
+                SummaryKind::Delete | SummaryKind::Other => {
+                    step.kept_bytes += self.keep_note(proof, target, &segment, place)?;
+                }
+            }
+            step.next += 1;
+            upto = Some(summary.at + 8);
+        }
+        step.gone = victims.len() as u64;
+        if let (false, Some(upto)) = (victims.is_empty(), upto) {
+            self.drop_victims(proof, target, upto, &victims)?;
+        }
+        if step.is_over {
+            self.mark_empty(proof, target)?;
+        }
+        Ok(step)
+    }
+
+    /// Records of a segment, as far as anybody noted; the walk ends at a blank line anyway.
+    pub(crate) fn lines_of(&self, target: &Row) -> u64 {
+        for lane in [Lane::Log, Lane::Copies] {
+            let tail = Place::from_bits(self.files.header.get(lane.tail()));
+            if tail.is_some_and(|tail| tail.slot == target.slot) {
+                return self.files.header.number(lane.count());
+            }
+        }
+        if target.lines == 0 {
+            u64::MAX
+        } else {
+            target.lines
+        }
+    }
+
+    /// The entry whose record stands at a place; `None`: it is dead. Its record is copied into `buffer`.
+    fn meet(
+        &self,
+        segment: &Segment,
+        place: Place,
+        summary: &Summary,
+        now_ms: u64,
+        buffer: &mut Vec<u8>,
+    ) -> Result<Option<(Address, Head, Stamp, bool)>> {
+        let keymap = Keymap::of(&self.files);
+        let mut address = None;
+        keymap.words(keymap.split().bucket(summary.hash), |at, word| {
+            if is_whole(word) && bucket::place(word) == Some(place) {
+                address = Some(at);
+            }
+        })?;
+        let Some(address) = address else {
+            return Ok(None);
+        };
+        let Read::Whole(head) = segment.read(&self.dir, place.at, buffer)? else {
+            // What cannot be read stays where it is, and its segment with it.
+            return Ok(None);
+        };
+        let stamp = keymap.stamp_at(address)?.load(Ordering::Relaxed);
+        let is_live = self.lives_by(&head, stamp, now_ms);
+        Ok(Some((address, head, Stamp::from_bits(stamp), is_live)))
+    }
+
+    fn set_hits(&self, address: Address, hits: u8) -> Result<()> {
+        let stamp = Keymap::of(&self.files).stamp_at(address)?;
+        if let Stamp::Access { tick, .. } = Stamp::from_bits(stamp.load(Ordering::Relaxed)) {
+            stamp.store(Stamp::Access { hits, tick }.to_bits(), Ordering::Relaxed);
+        }
+        Ok(())
+    }
+
+    /// Appends an entry's record to the second lane, as its newest version. Returns its bytes.
+    fn keep(
+        &self,
+        proof: &mut Proof,
+        head: &Head,
+        place: Place,
+        bytes: &[u8],
+        word: Address,
+    ) -> Result<u64> {
+        let tags: Vec<u32> = tags_of(head, bytes).collect();
+        let draft = Draft {
+            kind: Kind::Set,
+            value_kind: head.value_kind,
+            space: head.options.space,
+            key: &bytes[head.key_at..][..head.key_len],
+            value: &bytes[head.key_at + head.key_len..][..head.value_len],
+            expires_ms: head.options.expires_ms,
+            zstd: head.options.zstd,
+            apart: head.options.apart,
+            sliding_ms: head.options.sliding_ms,
+            cost_s: head.options.cost_s,
+            is_item: head.flags & crate::format::record::flag::ITEM != 0,
+            tag_seq: head.options.tag_seq,
+            tags: &tags,
+            stored_s: head.stored_s,
+        };
+        let hash = self.hash.of(draft.space, draft.key);
+        let len = draft.len(false) as u64;
+        let room = self.room(proof, Lane::Copies, len, 1, true)?;
+        self.reserve_postings(u64::from(draft.expires_ms.is_some()))?;
+        let seq = self.committed() + 1;
+        let standing = Standing {
+            seq,
+            order: head.order,
+            batch: None,
+        };
+        self.append(proof, &room, &draft, standing, hash);
+        let to = Place {
+            slot: room.segment.slot,
+            at: room.at,
+        };
+        let old = Replaced::of_head(head, place).less(head.options.apart);
+        let mut ledger = Ledger::new(&self.files);
+        ledger.rows(Some((to.slot, len)), Some(old))?;
+        let was_copy = segments::is_copies(&self.files, place.slot)?;
+        if draft.space != MAIN_SPACE {
+            // The lanes' shares are of what may go.
+        } else if !was_copy {
+            ledger.copy_volume(volume_of(&draft) as i64);
+        } else {
+            // `rows` took it away.
+            let volume = self.files.header.number(layout::COPY_VOLUME_AT);
+            ledger.journal.header(layout::COPY_VOLUME_AT, volume);
+        }
+        if let Some(expires_ms) = draft.expires_ms {
+            let list = self.time_list(expires_ms);
+            ledger.post(list, Posting::new(hash, seq))?;
+        }
+        ledger.tail(&room, to, len, 1, to, seq);
+        ledger.journal.put(word, bucket::word(hash, to));
+        ledger.journal.commit(&self.files, &self.dir)?;
+        proof.dirty = false;
+        self.count(stat::BYTES_KEPT, len);
+        self.logged(len);
+        Ok(len)
+    }
+
+    /// A delete, kill list, drop or mark met on the way: kept if what it removed may still be somewhere.
+    fn keep_note(
+        &self,
+        proof: &mut Proof,
+        target: &Row,
+        segment: &Segment,
+        place: Place,
+    ) -> Result<u64> {
+        let mut bytes = Vec::new();
+        let Read::Whole(head) = segment.read(&self.dir, place.at, &mut bytes)? else {
+            return Ok(0);
+        };
+        if head.kind == Kind::Mark {
+            return Ok(0);
+        }
+        let rows = segments::rows(&self.files)?;
+        let others = || rows.iter().filter(|row| row.id != target.id);
+        // The smallest sequence of a dead record in any other segment.
+        let oldest = others().map(|row| row.dead_seq).filter(|&seq| seq != 0);
+        let oldest = oldest.min().unwrap_or(u64::MAX);
+        let record = Record::decode(&bytes, segment.seed, place.at)
+            .map_err(|_| self.damaged_record(segment, place.at, "a record is damaged"))?;
+        let mut value: Vec<u8> = Vec::new();
+        let mut hash = 0;
+        let key = match head.kind {
+            Kind::Delete => {
+                let key = &bytes[head.key_at..][..head.key_len];
+                hash = self.hash.of(head.options.space, key);
+                let is_there = || -> Result<bool> {
+                    let found =
+                        self.find_to_write(head.options.space, key, hash, &mut Vec::new())?;
+                    Ok(!matches!(found, crate::engine::read::Found::Nothing))
+                };
+                if oldest >= head.seq || is_there()? {
+                    return Ok(0);
+                }
+                key
+            }
+            _ => {
+                let pairs: Vec<_> = record
+                    .kills()
+                    .filter(|(_, seq)| oldest <= *seq)
+                    .flat_map(|(hash, seq)| [hash.to_le_bytes(), seq.to_le_bytes()])
+                    .flatten()
+                    .collect();
+                let dropped = record.dropped().filter(|_| head.kind == Kind::Drop);
+                let is_there = dropped.is_some_and(|(id, _)| others().any(|row| row.id == id));
+                if pairs.is_empty() && !is_there {
+                    return Ok(0);
+                }
+                if let Some((id, upto)) = dropped {
+                    value.extend_from_slice(&id.to_le_bytes());
+                    value.extend_from_slice(&upto.to_le_bytes());
+                }
+                value.extend_from_slice(&pairs);
+                &[]
+            }
+        };
+        let draft = Draft {
+            kind: head.kind,
+            space: head.options.space,
+            key,
+            value: &value,
+            stored_s: head.stored_s,
+            ..self.blank_draft()
+        };
+        let len = draft.len(false) as u64;
+        let room = self.room(proof, Lane::Copies, len, 1, true)?;
+        let seq = self.committed() + 1;
+        let standing = Standing {
+            seq,
+            order: seq,
+            batch: None,
+        };
+        self.append(proof, &room, &draft, standing, hash);
+        let to = Place {
+            slot: room.segment.slot,
+            at: room.at,
+        };
+        let mut ledger = Ledger::new(&self.files);
+        ledger.tail(&room, to, len, 1, to, seq);
+        ledger.journal.commit(&self.files, &self.dir)?;
+        proof.dirty = false;
+        self.count(stat::BYTES_KEPT, len);
+        self.logged(len);
+        Ok(len)
+    }
+
+    /// Removes the victims of one segment: a drop up to `upto`, decided, then their words.
+    fn drop_victims(
+        &self,
+        proof: &mut Proof,
+        target: &Row,
+        upto: u64,
+        victims: &[Victim],
+    ) -> Result<()> {
+        self.make_graves(proof, victims.len().min(layout::GRAVES as usize) as u64)?;
+        let mut value = Vec::with_capacity(16 + victims.len() * 16);
+        value.extend_from_slice(&target.id.to_le_bytes());
+        value.extend_from_slice(&upto.to_le_bytes());
+        let oldest = segments::rows(&self.files)?
+            .iter()
+            .filter(|row| row.id != target.id && row.dead_seq != 0)
+            .map(|row| row.dead_seq)
+            .min()
+            .unwrap_or(u64::MAX);
+        for victim in victims {
+            // Its older versions, if any, are in this segment alone: the drop has them.
+            if !victim.is_only && oldest < victim.old.seq {
+                value.extend_from_slice(&victim.hash.to_le_bytes());
+                value.extend_from_slice(&victim.old.seq.to_le_bytes());
+            }
+        }
+        let draft = Draft {
+            kind: Kind::Drop,
+            value: &value,
+            ..self.blank_draft()
+        };
+        let len = draft.len(false) as u64;
+        let room = self.room(proof, Lane::Log, len, 1, true)?;
+        let seq = self.committed() + 1;
+        let standing = Standing {
+            seq,
+            order: seq,
+            batch: None,
+        };
+        self.append(proof, &room, &draft, standing, 0);
+        let place = Place {
+            slot: room.segment.slot,
+            at: room.at,
+        };
+        self.decide(place, room.at + len, victims.len() as u64, u64::MAX, 0);
+        proof.dirty = false;
+        self.logged(len);
+        let mut ledger = Ledger::new(&self.files);
+        ledger.journal.header(layout::PENDING_DONE_AT, 1);
+        ledger.tail(&room, place, len, 1, place, seq);
+        ledger.journal.commit(&self.files, &self.dir)?;
+        for victim in victims {
+            self.unpoint_victim(victim, seq)?;
+        }
+        self.end_pending()
+    }
+
+    /// One entry goes; each journal leaves it whole or gone, and its tags' rows follow first.
+    fn unpoint_victim(&self, victim: &Victim, seq: u64) -> Result<()> {
+        let (many, few) = victim
+            .tags
+            .split_at(victim.tags.len().saturating_sub(crate::engine::kill::TAGS_AT_ONCE));
+        for (step, tags) in many.chunks(crate::engine::kill::TAGS_AT_ONCE).enumerate() {
+            let mut ledger = Ledger::new(&self.files);
+            crate::engine::kill::untag(&mut ledger, tags, &victim.old)?;
+            ledger
+                .journal
+                .header(layout::PENDING_DONE_AT, 2 + step as u64);
+            ledger.journal.commit(&self.files, &self.dir)?;
+        }
+        let mut ledger = Ledger::new(&self.files);
+        crate::engine::kill::untag(&mut ledger, few, &victim.old)?;
+        self.unpoint_killed(&mut ledger, victim.address, victim.old, victim.space, seq)?;
+        ledger.journal.header(layout::PENDING_DONE_AT, 1);
+        ledger.journal.commit(&self.files, &self.dir)
+    }
+
+    /// Completes a drop whose maker died: whatever the segment still holds before `upto` goes.
+    pub(crate) fn roll_drop(
+        &self,
+        record: &Record<'_>,
+        (place, len, seq): (Place, u64, u64),
+        index: u64,
+    ) -> Result<()> {
+        let header = &self.files.header;
+        let done = header.number(layout::PENDING_DONE_AT);
+        if done == 0 {
+            let segment = self
+                .segments
+                .must_get(&self.files, &self.dir, place.slot)?;
+            let room = crate::engine::room::Room {
+                lane: Lane::Log,
+                segment,
+                at: place.at,
+                index,
+            };
+            let mut ledger = Ledger::new(&self.files);
+            ledger.journal.header(layout::PENDING_DONE_AT, 1);
+            ledger.tail(&room, place, len, 1, place, seq);
+            ledger.journal.commit(&self.files, &self.dir)?;
+        }
+        let Some((id, upto)) = record.dropped() else {
+            return self.end_pending();
+        };
+        let rows = segments::rows(&self.files)?;
+        let Some(target) = rows.iter().find(|row| row.id == id) else {
+            return self.end_pending();
+        };
+        let segment = self
+            .segments
+            .must_get(&self.files, &self.dir, target.slot)?;
+        let mut begun = header.number(layout::PENDING_DONE_AT).saturating_sub(1);
+        let mut buffer = Vec::new();
+        for index in 0..self.lines_of(target) {
+            let summary = match segment.line(index) {
+                Some(Line::Whole(summary)) if summary.at < upto => summary,
+                Some(Line::Damaged) => continue,
+                _ => break,
+            };
+            let place = Place {
+                slot: target.slot,
+                at: summary.at,
+            };
+            if summary.kind != SummaryKind::Set {
+                continue;
+            }
+            let Some((address, head, _, _)) =
+                self.meet(&segment, place, &summary, 0, &mut buffer)?
+            else {
+                continue;
+            };
+            let tags: Vec<u32> = tags_of(&head, &buffer).collect();
+            // The first that still stands is the one whose tags may be done in part.
+            let from = (begun as usize * crate::engine::kill::TAGS_AT_ONCE).min(tags.len());
+            begun = 0;
+            let victim = Victim {
+                address,
+                hash: 0,
+                old: Replaced::of_head(&head, place),
+                space: head.options.space,
+                is_only: true,
+                tags: tags[from..].to_vec(),
+            };
+            self.unpoint_victim(&victim, seq)?;
+        }
+        self.end_pending()
+    }
+
+    /// Notes that nothing in a segment is needed any more, if that is so. Under the lock.
+    pub(crate) fn mark_empty(&self, proof: &mut Proof, target: &Row) -> Result<bool> {
+        let _ = proof;
+        let word = segments::state_of(&self.files, target.slot)?;
+        let live = self.files.load(&self.dir, row_at(target.slot, row::LIVE))?;
+        let is_sealed = matches!(word >> 56, state::SEALED | state::BAD);
+        if live != 0 || !is_sealed || segments::id_of(&self.files, target.slot)? != target.id {
+            return Ok(false);
+        }
+        let mut ledger = Ledger::new(&self.files);
+        let rest = word & ((1 << 56) - 1);
+        ledger
+            .journal
+            .put(row_at(target.slot, row::LIVE), self.committed());
+        ledger
+            .journal
+            .put(row_at(target.slot, row::STATE), state::EMPTY << 56 | rest);
+        ledger.journal.commit(&self.files, &self.dir)?;
+        Ok(true)
+    }
+
+    /// Removes the files of empty segments whose emptying is durable, and known to be. Returns the bytes
+    /// given back. Under the lock.
+    pub(crate) fn free_empty(&self, proof: &mut Proof) -> Result<u64> {
+        let _ = proof;
+        let header = &self.files.header;
+        let is_known = header.number(layout::MARK_SEQ_AT) <= header.number(layout::DURABLE_AT);
+        let marked = header.number(layout::MARKED_AT);
+        if !is_known {
+            return Ok(0);
+        }
+        let mut rows = segments::rows(&self.files)?;
+        rows.retain(|row| row.is(state::EMPTY) && row.live <= marked);
+        if rows.is_empty() {
+            return Ok(0);
+        }
+        // Whoever links or reads files as they are shares this lock.
+        let Some(_pin) = FileLock::try_take(&self.dir, Name::Pin)? else {
+            return Ok(0);
+        };
+        let mut freed = 0;
+        for row in rows {
+            let name = Name::Segment(row.id);
+            let bytes = self.dir.stat(name)?.map_or(0, |stat| stat.disk);
+            header.put(layout::UNMAKING_AT, row.id);
+            let mut ledger = Ledger::new(&self.files);
+            for field in [row::STATE, row::LIVE, row::DEAD_SEQ, row::LINES, row::ID] {
+                ledger.journal.put(row_at(row.slot, field), 0);
+            }
+            ledger.journal.commit(&self.files, &self.dir)?;
+            self.dir.remove(name)?;
+            header.put(layout::UNMAKING_AT, 0);
+            header.add(layout::NAMES_AT, 1);
+            header.add(layout::GONE_AT, 1);
+            self.gave(bytes);
+            freed += bytes;
+        }
+        self.count(stat::BYTES_FREED, freed);
+        self.notice_gone()?;
+        Ok(freed)
+    }
+
+    /// Bytes of segments that wait for their emptying to be durable.
+    pub(crate) fn empty_bytes(&self) -> Result<u64> {
+        let rows = segments::rows(&self.files)?;
+        Ok(rows
+            .iter()
+            .filter(|row| row.is(state::EMPTY))
+            .map(allocated)
+            .sum())
+    }
+
+    /// Makes what was emptied durable, says so in the log, and removes the files. Off the lock; syncs.
+    ///
+    /// Returns the bytes given back.
+    pub(crate) fn free_durably(&self, timeout: Option<std::time::Duration>) -> Result<u64> {
+        let mut freed = 0;
+        for _ in 0..2 {
+            let durable = self.sync_log()?;
+            let mut held = Store::lock(self, timeout)?;
+            let (store, proof) = held.parts();
+            freed += store.free_empty(proof)?;
+            if store.empty_bytes()? == 0 && store.graves() == 0 {
+                break;
+            }
+            store.bury(proof)?;
+            if durable > store.files.header.number(layout::MARKED_AT) {
+                store.append_mark(proof, durable)?;
+            }
+        }
+        Ok(freed)
+    }
+
+    /// The same, by who holds the lock and cannot let go.
+    pub(crate) fn free_durably_locked(&self, proof: &mut Proof) -> Result<u64> {
+        let mut freed = 0;
+        for _ in 0..2 {
+            let durable = self.sync_log()?;
+            freed += self.free_empty(proof)?;
+            if self.empty_bytes()? == 0 && self.graves() == 0 {
+                break;
+            }
+            self.bury(proof)?;
+            if durable > self.files.header.number(layout::MARKED_AT) {
+                self.append_mark(proof, durable)?;
+            }
+        }
+        Ok(freed)
+    }
+
+    /// The sealed segment that gives most back for least copying; now and then the one that keeps most
+    /// deletes from going.
+    pub(crate) fn emptiest(&self, turn: u64) -> Result<Option<(Row, f64)>> {
+        let mut rows = segments::rows(&self.files)?;
+        rows.retain(|row| row.is(state::SEALED) || row.is(state::BAD));
+        let share = |row: &Row| row.live as f64 / allocated(row).max(1) as f64;
+        if turn % 8 == 7 {
+            let oldest = rows
+                .iter()
+                .filter(|row| row.dead_seq != 0)
+                .min_by_key(|row| row.dead_seq);
+            if let Some(row) = oldest.filter(|row| share(row) < 0.9) {
+                return Ok(Some((*row, share(row))));
+            }
+        }
+        let best = rows
+            .iter()
+            .min_by(|a, b| share(a).total_cmp(&share(b)))
+            .map(|row| (*row, share(row)));
+        Ok(best)
+    }
+
+    /// A full store of one process's own making: nothing may be evicted.
+    pub(crate) fn is_full_error(error: &Error) -> bool {
+        matches!(error, Error::Full { .. })
+    }
+}
+
+/// Bytes a sealed segment's records and summaries take, as they were allocated.
+pub(crate) fn allocated(row: &Row) -> u64 {
+    let front = (row.state & layout::FRONT_MASK) * 4096;
+    front + row.lines * crate::format::segment::SUMMARY_LEN
+}

@@ -1,0 +1,84 @@
+//! The logical clock of accesses: fine enough for a policy, and with a memory of what time it was.
+//!
+//! One header word: tick 32, second 32. A tick begins with each new second, and with every so many sets:
+//! about 256 while a store's entries are replaced once. The ticks that began with a second are kept in
+//! rings, level n by 2^n seconds, so that a tick tells its time to about 1/32 of its age. Owns those
+//! words; what is wrong in them costs a policy's precision and `accessed_at`'s.
+
+use std::sync::atomic::Ordering;
+
+use crate::engine::store::{MAIN_SPACE, Store};
+use crate::format::header::{self as layout, space};
+use crate::format::stamp::TICK_MASK;
+
+impl Store {
+    /// The tick it is, as stamps keep it.
+    #[inline]
+    pub(crate) fn tick(&self, now_ms: u64) -> u32 {
+        let word = self
+            .files
+            .header
+            .word(layout::CLOCK_AT)
+            .load(Ordering::Relaxed);
+        let second = self.second(now_ms);
+        if second > word as u32 {
+            return self.begin_second(word, second) & TICK_MASK;
+        }
+        (word >> 32) as u32 & TICK_MASK
+    }
+
+    #[cold]
+    fn begin_second(&self, word: u64, second: u32) -> u32 {
+        let header = &self.files.header;
+        let tick = ((word >> 32) as u32).wrapping_add(1);
+        let new = u64::from(tick) << 32 | u64::from(second);
+        let done = header.word(layout::CLOCK_AT).compare_exchange(
+            word,
+            new,
+            Ordering::Relaxed,
+            Ordering::Relaxed,
+        );
+        if let Err(other) = done {
+            return (other >> 32) as u32;
+        }
+        for level in 0..layout::RING_LEVELS {
+            if second >> level != word as u32 >> level || word as u32 == 0 {
+                let n = u64::from(second >> level) % layout::RING_LEN;
+                let at = layout::RING_AT + (level * layout::RING_LEN + n) * 8;
+                header.word(at).store(new, Ordering::Relaxed);
+            }
+        }
+        tick
+    }
+
+    /// After the set with sequence `seq`: perhaps a tick begins. Under the lock.
+    #[inline]
+    pub(crate) fn turn(&self, seq: u64) {
+        let entries = self.files.space(MAIN_SPACE, space::COUNT);
+        let every = (entries / 256).next_power_of_two();
+        if seq & (every - 1) == 0 {
+            self.files.header.add(layout::CLOCK_AT, 1 << 32);
+        }
+    }
+
+    /// Ticks since a stamp's.
+    pub(crate) fn ticks_since(&self, tick: u32) -> u32 {
+        let now = (self.files.header.get(layout::CLOCK_AT) >> 32) as u32;
+        now.wrapping_sub(tick) & TICK_MASK
+    }
+
+    /// The second in which a stamp's tick was, since the store's birth; `None`: nobody remembers.
+    pub(crate) fn second_of(&self, tick: u32) -> Option<u32> {
+        let header = &self.files.header;
+        let now = (header.get(layout::CLOCK_AT) >> 32) as u32;
+        let tick = now.wrapping_sub(now.wrapping_sub(tick) & TICK_MASK);
+        let all = (0..layout::RING_LEVELS * layout::RING_LEN)
+            .map(|n| header.get(layout::RING_AT + n * 8))
+            .filter(|&word| word != 0);
+        // The last second that began at or before that tick.
+        all.map(|word| (tick.wrapping_sub((word >> 32) as u32), word as u32))
+            .filter(|(ago, _)| *ago <= u32::MAX / 2)
+            .min()
+            .map(|(_, second)| second)
+    }
+}
