@@ -48,9 +48,9 @@ pub use limits::{
     BATCH_BYTES_MAX, KEY_LEN_MAX, LARGE_VALUE_MAX, LARGE_VALUE_MIN, PARTICIPANTS_MAX,
     SEGMENT_SIZE_MAX, SEGMENT_SIZE_MIN, SIZE_LIMIT_MIN, STREAMS_MAX, TAG_LEN_MAX, TAGS_MAX,
 };
-pub use policy::{CullPolicy, Policy};
 pub use os::clock::{Clock, ManualClock, SystemClock};
 pub use os::raw::Mapped;
+pub use policy::{CullPolicy, Policy};
 pub use view::builder::Builder;
 pub use view::cache::Cache;
 pub use view::cache_upkeep::{TagIter, TagMatch, TagUsage};

@@ -27,8 +27,13 @@ fn a_full_store_evicts_and_stays_within_its_limit() {
             .expect("opens");
         let value = vec![7_u8; 900];
         for n in 0..40_000_u32 {
-            cache.set(n.to_le_bytes(), &value).unwrap_or_else(|error| panic!("{policy} {n}: {error}"));
-            assert!(cache.get(n.to_le_bytes()).expect("get").is_some(), "{policy} {n}");
+            cache
+                .set(n.to_le_bytes(), &value)
+                .unwrap_or_else(|error| panic!("{policy} {n}: {error}"));
+            assert!(
+                cache.get(n.to_le_bytes()).expect("get").is_some(),
+                "{policy} {n}"
+            );
             if n % 100 == 0 {
                 let du = common::du_bytes(dir.path());
                 assert!(du <= (4 << 20) + (4 << 20) / 16, "{policy} {n}: {du}");
@@ -37,7 +42,10 @@ fn a_full_store_evicts_and_stays_within_its_limit() {
         let report = cache.check().expect("check");
         assert!(report.is_sound(), "{policy}: {:?}", report.findings);
         let len = cache.len().expect("len");
-        println!("{policy}: {len} entries, {:?}", cache.stats(false).expect("stats"));
+        println!(
+            "{policy}: {len} entries, {:?}",
+            cache.stats(false).expect("stats")
+        );
         assert!(len > 1_500, "{policy}: {len}");
         drop(cache);
         common::forget_derived(dir.path());
@@ -110,7 +118,11 @@ fn a_count_limit_is_exact_under_every_policy() {
             }
             done.expect("set");
             assert!(cache.get(n.to_le_bytes()).expect("get").is_some());
-            assert_eq!(cache.len().expect("len"), u64::from(n + 1).min(100), "{policy}");
+            assert_eq!(
+                cache.len().expect("len"),
+                u64::from(n + 1).min(100),
+                "{policy}"
+            );
         }
         assert!(cache.check().expect("check").is_sound());
     }
@@ -128,7 +140,9 @@ fn tags_are_evicted_counted_and_listed() {
             2 => &["a", "b"],
             _ => &[],
         };
-        cache.set_with(n.to_le_bytes(), "v", &tagged(tags)).expect("set");
+        cache
+            .set_with(n.to_le_bytes(), "v", &tagged(tags))
+            .expect("set");
     }
     let usage = |cache: &Cache| -> Vec<(String, u64)> {
         let tags = cache.tags().expect("tags");
@@ -138,7 +152,10 @@ fn tags_are_evicted_counted_and_listed() {
     };
     assert_eq!(usage(&cache), [("a".into(), 500), ("b".into(), 500)]);
     assert_eq!(cache.iter_tag("a").expect("iter").count(), 500);
-    assert_eq!(cache.evict_tags(["a", "b"], TagMatch::All).expect("evicts"), 250);
+    assert_eq!(
+        cache.evict_tags(["a", "b"], TagMatch::All).expect("evicts"),
+        250
+    );
     assert_eq!(usage(&cache), [("a".into(), 250), ("b".into(), 250)]);
     drop(cache);
     common::forget_derived(dir.path());
@@ -149,7 +166,13 @@ fn tags_are_evicted_counted_and_listed() {
     assert_eq!(cache.len().expect("len"), 500);
     for round in 0..300_u32 {
         for n in 0..20_u32 {
-            cache.set_with((n + 5_000).to_le_bytes(), round.to_le_bytes(), &tagged(&["c"])).expect("set");
+            cache
+                .set_with(
+                    (n + 5_000).to_le_bytes(),
+                    round.to_le_bytes(),
+                    &tagged(&["c"]),
+                )
+                .expect("set");
         }
     }
     assert_eq!(cache.iter_tag("c").expect("iter").count(), 20);
@@ -164,7 +187,9 @@ fn a_quota_evicts_of_the_same_tag_alone() {
     cache.set_tag_quota("job", Some(10_000)).expect("quota");
     for n in 0..500_u32 {
         let options = SetOptions::default().tag("job");
-        cache.set_with(n.to_le_bytes(), [0; 100], &options).expect("set");
+        cache
+            .set_with(n.to_le_bytes(), [0; 100], &options)
+            .expect("set");
         assert!(cache.get(n.to_le_bytes()).expect("get").is_some());
     }
     let usage = cache.tags().expect("tags").remove(0);
@@ -177,10 +202,15 @@ fn a_quota_evicts_of_the_same_tag_alone() {
 fn what_is_due_goes_and_nothing_else() {
     let dir = dir();
     let clock = Arc::new(ManualClock::new(1_800_000_000_000));
-    let cache = Cache::builder().clock(clock.clone()).open(dir.path()).expect("opens");
+    let cache = Cache::builder()
+        .clock(clock.clone())
+        .open(dir.path())
+        .expect("opens");
     for n in 0..1_000_u64 {
         let ttl = Duration::from_millis(n * 997 + 1);
-        cache.set_with(n.to_le_bytes(), "v", &SetOptions::default().ttl(ttl)).expect("set");
+        cache
+            .set_with(n.to_le_bytes(), "v", &SetOptions::default().ttl(ttl))
+            .expect("set");
     }
     cache.set("stays", "v").expect("set");
     let mut gone = 0;
@@ -202,8 +232,17 @@ fn what_is_due_goes_and_nothing_else() {
 fn a_sliding_ttl_is_renewed_by_reads_alone() {
     let clock = Arc::new(ManualClock::new(1_800_000_000_000));
     let dir = dir();
-    let cache = Cache::builder().clock(clock.clone()).open(dir.path()).expect("opens");
-    cache.set_with("k", "v", &SetOptions::default().sliding_ttl(Duration::from_secs(10))).expect("set");
+    let cache = Cache::builder()
+        .clock(clock.clone())
+        .open(dir.path())
+        .expect("opens");
+    cache
+        .set_with(
+            "k",
+            "v",
+            &SetOptions::default().sliding_ttl(Duration::from_secs(10)),
+        )
+        .expect("set");
     let logged = cache.stats(false).expect("stats").bytes_logged;
     for step in 1..20_u64 {
         clock.set(1_800_000_000_000 + step * 8_000);

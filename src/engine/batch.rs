@@ -22,8 +22,8 @@ use crate::format::record::{Apart, Draft, Head, Kind, Record, Standing, tags_of}
 use crate::format::segment::Summary;
 use crate::limits::{BATCH_BYTES_MAX, SPACES_MAX};
 use crate::part::keymap::Keymap;
-use crate::part::segment::Read;
 use crate::part::lists::Posting;
+use crate::part::segment::Read;
 use crate::part::segments::{self, row_at};
 use crate::part::shared::setting;
 
@@ -131,12 +131,7 @@ impl Changes for One<'_> {
 
 impl Store {
     /// Applies one change as a batch of one.
-    pub(crate) fn commit_one(
-        &self,
-        proof: &mut Proof,
-        hash: u64,
-        draft: &Draft<'_>,
-    ) -> Result<()> {
+    pub(crate) fn commit_one(&self, proof: &mut Proof, hash: u64, draft: &Draft<'_>) -> Result<()> {
         let one = One { hash, draft };
         let found = self.find_all(proof, &one)?;
         if found.is_empty() {
@@ -626,14 +621,18 @@ impl Store {
             let record =
                 Record::decode(&buffer, segment.seed, first.at).map_err(|_| damaged(first.at))?;
             if head.kind == Kind::Drop {
-                return self.roll_drop(
-                    &record,
-                    (first, head.len() as u64, head.seq),
-                    index,
-                );
+                return self.roll_drop(&record, (first, head.len() as u64, head.seq), index);
             }
             let victims: Vec<_> = record.kills().collect();
-            self.roll_kill(&victims, &[], &room, first, head.len() as u64, head.seq, done)?;
+            self.roll_kill(
+                &victims,
+                &[],
+                &room,
+                first,
+                head.len() as u64,
+                head.seq,
+                done,
+            )?;
             return Ok(());
         }
         let mut items = Vec::new();

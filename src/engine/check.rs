@@ -101,7 +101,8 @@ impl Store {
                         .unwrap_or(u64::MAX);
                     self.check_segment(&segment, until, &mut report)?;
                 }
-                Err(_) if !matches!(segments::id_of(&self.files, row.slot), Ok(id) if id == row.id) => {}
+                Err(_) if !matches!(segments::id_of(&self.files, row.slot), Ok(id) if id == row.id) =>
+                    {}
                 Err(error) => report.add_error(error)?,
             }
             watch(report.bytes.min(total), total);

@@ -48,12 +48,7 @@ impl Store {
     }
 
     /// Evicts at most `most` entries, in one step. How many; 0: there is none that may go. Under the lock.
-    pub(crate) fn cull_some(
-        &self,
-        proof: &mut Proof,
-        most: u64,
-        spared: &Spared,
-    ) -> Result<u64> {
+    pub(crate) fn cull_some(&self, proof: &mut Proof, most: u64, spared: &Spared) -> Result<u64> {
         match self.cull_policy().source() {
             Source::None => Ok(0),
             Source::Sample { draw, take } => self.cull_by_sample(proof, draw, take, most, spared),

@@ -76,9 +76,7 @@ impl Store {
             if let Some(ahead) = cells.get(n + 8) {
                 keymap.prefetch(ahead.hash);
             }
-            let found = self.find_posting(posting, &mut buffer, |head| {
-                head.options.tag_seq as u32
-            });
+            let found = self.find_posting(posting, &mut buffer, |head| head.options.tag_seq as u32);
             // What is damaged is told by reading it, and stays.
             let Ok(Some(hit)) = found else { continue };
             if !tags_of(&hit.head, &buffer).any(|id| id == eviction.tag) {
@@ -120,9 +118,8 @@ impl Store {
             lists::cells_from_first(&self.files, list, 1, &mut first)?;
             let mut buffer = Vec::new();
             first.retain(|&posting| {
-                let found = self.find_posting(posting, &mut buffer, |head| {
-                    head.options.tag_seq as u32
-                });
+                let found =
+                    self.find_posting(posting, &mut buffer, |head| head.options.tag_seq as u32);
                 match found {
                     Ok(Some(hit)) => tags_of(&hit.head, &buffer).any(|id| id == tag),
                     Ok(None) => false,

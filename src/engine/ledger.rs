@@ -13,8 +13,8 @@ use crate::format::header::{self as layout, Address, row, space};
 use crate::format::record::{Apart, Draft, Head, flag};
 use crate::part::journal::Journal;
 use crate::part::keymap::Vacancy;
-use crate::part::order::{self, Cell};
 use crate::part::lists::Postings;
+use crate::part::order::{self, Cell};
 use crate::part::segments::{self, row_at};
 use crate::part::shared::Files;
 

@@ -36,7 +36,10 @@ impl Store {
                 return false;
             }
             // A sliding one may just have been renewed: then it lives.
-            if hit.met.replace_stamp(bits, Stamp::dead(hit.head.seq).to_bits()) {
+            if hit
+                .met
+                .replace_stamp(bits, Stamp::dead(hit.head.seq).to_bits())
+            {
                 return false;
             }
         }

@@ -173,7 +173,10 @@ mod tests {
             .iter()
             .map(|step| (step.id, step.entries, step.bytes, step.posts))
             .collect();
-        assert_eq!(told, [(2, 0, -30, true), (3, 1, 70, true), (1, -1, -100, false)]);
+        assert_eq!(
+            told,
+            [(2, 0, -30, true), (3, 1, 70, true), (1, -1, -100, false)]
+        );
         assert!(FewTags::of(0..4).is_some() && FewTags::of(0..5).is_none());
     }
 }

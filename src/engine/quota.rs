@@ -28,12 +28,7 @@ impl Store {
 
     /// Evicts entries with a tag until they are within its quota. Under the lock, after a write that gave
     /// an entry the tag; `spared` stays whatever the quota says.
-    pub(crate) fn cull_to_quota(
-        &self,
-        proof: &mut Proof,
-        id: u32,
-        spared: &Spared,
-    ) -> Result<u64> {
+    pub(crate) fn cull_to_quota(&self, proof: &mut Proof, id: u32, spared: &Spared) -> Result<u64> {
         let list = List::of_tag(id);
         let quota = lists::number(&self.files, list, row::QUOTA)?;
         let mut gone = 0;
@@ -53,9 +48,8 @@ impl Store {
             let mut stay = Vec::new();
             let mut buffer = Vec::new();
             for posting in first {
-                let found = self.find_posting(posting, &mut buffer, |head| {
-                    head.options.tag_seq as u32
-                });
+                let found =
+                    self.find_posting(posting, &mut buffer, |head| head.options.tag_seq as u32);
                 let Ok(Some(hit)) = found else { continue };
                 if !tags_of(&hit.head, &buffer).any(|tag| tag == id) {
                     continue;

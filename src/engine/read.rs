@@ -72,7 +72,6 @@ impl<'a> Hit<'a> {
     pub(crate) fn value<'b>(&self, buffer: &'b [u8]) -> &'b [u8] {
         &buffer[self.head.key_at + self.head.key_len..][..self.head.value_len]
     }
-
 }
 
 /// What a look-up for a writer finds.
@@ -442,8 +441,7 @@ impl Store {
             let key = hit.key(buffer).to_vec();
             let space = head.options.space;
             return Ok(match self.judge_previous(hit, space, &key, buffer)? {
-                Verdict::Ours(spot) if !spot.hit(buffer).is_some_and(|hit| is_it(&hit.head)) =>
-                {
+                Verdict::Ours(spot) if !spot.hit(buffer).is_some_and(|hit| is_it(&hit.head)) => {
                     Verdict::Other
                 }
                 Verdict::Absent => Verdict::Other,

@@ -9,8 +9,8 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use crate::engine::create::{self, Identity};
-use crate::engine::open::Wish;
 use crate::engine::ledger::Ledger;
+use crate::engine::open::Wish;
 use crate::engine::postings::tag_steps;
 use crate::engine::room::Lane;
 use crate::engine::scan::{self, Scan, Seen, SeenKind};
@@ -429,10 +429,7 @@ impl Store {
         self.dir.sync_names()?;
         let header = &self.files.header;
         header.put(layout::DURABLE_AT, scan.end_seq);
-        header.put(
-            layout::UNSYNCED_AT,
-            header.number(layout::NEXT_FILE_AT) - 1,
-        );
+        header.put(layout::UNSYNCED_AT, header.number(layout::NEXT_FILE_AT) - 1);
         let held = &mut self.lock_now()?;
         let (store, proof) = held.parts();
         store.append_mark(proof, scan.end_seq)

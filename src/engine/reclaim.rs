@@ -11,7 +11,7 @@ use std::sync::atomic::Ordering;
 use crate::engine::ledger::{Ledger, Replaced, volume_of};
 use crate::engine::room::Lane;
 use crate::engine::store::{MAIN_SPACE, Proof, Store, stat};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::format::bucket::{self, Place, is_whole};
 use crate::format::header::{self as layout, Address, row, state};
 use crate::format::name::Name;
@@ -37,7 +37,6 @@ const AHEAD: u64 = 6;
 pub(crate) struct Met<'a> {
     pub(crate) head: &'a Head,
     pub(crate) stamp: Stamp,
-    pub(crate) is_live: bool,
 }
 
 /// What becomes of an entry that a walk meets.
@@ -64,6 +63,8 @@ pub(crate) struct Step {
     pub(crate) kept_bytes: u64,
     /// Of those that went: had expired.
     pub(crate) expired: u64,
+    /// Bytes of the records passed, dead ones and all.
+    pub(crate) passed_bytes: u64,
 }
 
 /// An entry that goes.
@@ -102,7 +103,7 @@ impl Store {
         let now_ms = self.now_ms();
         let mut buffer = Vec::new();
         let keymap = Keymap::of(&self.files);
-        let mut upto = None;
+        let (mut upto, mut begin) = (None, None);
         while step.next - from < LINES_PER_STEP
             && step.kept_bytes < KEPT_BYTES_PER_STEP
             && victims.len() < GONE_PER_STEP
@@ -134,11 +135,7 @@ impl Store {
                 SummaryKind::Set => {
                     let met = self.meet(&segment, place, &summary, now_ms, &mut buffer)?;
                     if let Some((address, head, stamp, is_live)) = met {
-                        let told = Met {
-                            head: &head,
-                            stamp,
-                            is_live,
-                        };
+                        let told = Met { head: &head, stamp };
                         let fate = match head.options.space == MAIN_SPACE {
                             true if is_live => fate(&told),
                             true => {
@@ -182,8 +179,10 @@ impl Store {
                 }
             }
             step.next += 1;
+            begin.get_or_insert(summary.at);
             upto = Some(summary.at + 8);
         }
+        step.passed_bytes = upto.unwrap_or(0) - begin.unwrap_or(upto.unwrap_or(0));
         step.gone = victims.len() as u64;
         if let (false, Some(upto)) = (victims.is_empty(), upto) {
             self.drop_victims(proof, target, upto, &victims)?;
@@ -458,9 +457,12 @@ impl Store {
 
     /// One entry goes; each journal leaves it whole or gone, and its tags' rows follow first.
     fn unpoint_victim(&self, victim: &Victim, seq: u64) -> Result<()> {
-        let (many, few) = victim
-            .tags
-            .split_at(victim.tags.len().saturating_sub(crate::engine::kill::TAGS_AT_ONCE));
+        let (many, few) = victim.tags.split_at(
+            victim
+                .tags
+                .len()
+                .saturating_sub(crate::engine::kill::TAGS_AT_ONCE),
+        );
         for (step, tags) in many.chunks(crate::engine::kill::TAGS_AT_ONCE).enumerate() {
             let mut ledger = Ledger::new(&self.files);
             crate::engine::kill::untag(&mut ledger, tags, &victim.old)?;
@@ -486,9 +488,7 @@ impl Store {
         let header = &self.files.header;
         let done = header.number(layout::PENDING_DONE_AT);
         if done == 0 {
-            let segment = self
-                .segments
-                .must_get(&self.files, &self.dir, place.slot)?;
+            let segment = self.segments.must_get(&self.files, &self.dir, place.slot)?;
             let room = crate::engine::room::Room {
                 lane: Lane::Log,
                 segment,
@@ -677,11 +677,6 @@ impl Store {
             .min_by(|a, b| share(a).total_cmp(&share(b)))
             .map(|row| (*row, share(row)));
         Ok(best)
-    }
-
-    /// A full store of one process's own making: nothing may be evicted.
-    pub(crate) fn is_full_error(error: &Error) -> bool {
-        matches!(error, Error::Full { .. })
     }
 }
 

@@ -22,6 +22,8 @@ use crate::part::shared::setting;
 /// Bytes the front of a segment grows by at most: what is made present in one go.
 const FRONT_STEP_MAX: u64 = 1 << 20;
 const FRONT_STEP_MIN: u64 = 64 * 1024;
+/// The same share of a small store's segments.
+const FRONT_PARTS: u64 = 8;
 /// What is allocated is in pieces of this many bytes: those in which pages are first touched.
 const STEP: u64 = crate::limits::SEGMENT_STEP;
 /// Bytes the back grows by: room for summaries.
@@ -175,7 +177,7 @@ impl Store {
         }
         let back = header.number(lane.back());
         let step = front
-            .clamp(FRONT_STEP_MIN, FRONT_STEP_MAX)
+            .clamp(front_step(segment.head.size), FRONT_STEP_MAX)
             .max(wanted - front)
             .next_multiple_of(STEP);
         let to = (front + step)
@@ -281,15 +283,9 @@ impl Store {
                 max_bytes: crate::limits::BATCH_BYTES_MAX,
             });
         }
-        let front = FRONT_STEP_MIN
-            .min(size / 2)
+        let front = front_step(size)
             .max((RECORDS_AT + bytes).next_multiple_of(STEP))
             .min(size - STEP);
-        let front = if size == FRONT_STEP_MIN {
-            size / 2
-        } else {
-            front
-        };
         self.budget_for(front + BACK_STEP_MIN, removing)?;
         let taken = segments::reserve(&self.files, &self.dir)?;
         self.took(taken);
@@ -335,13 +331,7 @@ impl Store {
     }
 
     /// One journalled change: the new segment has a row, and is the lane's tail.
-    fn enter_row(
-        &self,
-        lane: Lane,
-        segment: &Segment,
-        front: u64,
-        is_new_row: bool,
-    ) -> Result<()> {
+    fn enter_row(&self, lane: Lane, segment: &Segment, front: u64, is_new_row: bool) -> Result<()> {
         let header = &self.files.header;
         let slot = segment.slot;
         let mut journal = Journal::new(header);
@@ -387,6 +377,13 @@ impl Store {
         );
         journal.commit(&self.files, &self.dir)
     }
+}
+
+/// Bytes the front of a segment of `size` bytes begins with, and grows by at least.
+fn front_step(size: u64) -> u64 {
+    (size / FRONT_PARTS)
+        .clamp(STEP, FRONT_STEP_MIN)
+        .next_multiple_of(STEP)
 }
 
 /// Bytes that a word of `populated` holds beside the segment's id.

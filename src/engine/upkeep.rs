@@ -10,9 +10,9 @@ use std::time::{Duration, Instant};
 
 use crate::engine::cull::Spared;
 use crate::engine::reclaim::{Fate, allocated};
+use crate::engine::room::Lane;
 use crate::engine::store::{MAIN_SPACE, Proof, Store};
 use crate::error::{Error, Result};
-use crate::engine::room::Lane;
 use crate::format::bucket::Place;
 use crate::format::header::{self as layout, row, state};
 use crate::part::segments::{self, Row, row_at};
@@ -51,6 +51,9 @@ pub struct UpkeepReport {
     pub freed_bytes: u64,
     /// There is nothing more to do now.
     pub is_over: bool,
+    /// Bytes that went, or were passed and not kept.
+    #[serde(skip)]
+    pub(crate) progress: u64,
 }
 
 /// Who is told how upkeep goes on, and may end it.
@@ -121,8 +124,20 @@ impl Store {
                 if is_sparse {
                     self.densify_step(proof)?;
                 }
-                if self.needed_bytes()? > self.limit() - self.limit() / parts || is_compacting {
-                    self.room_step(proof, left, spared)?;
+                let begin = Instant::now();
+                let mut progress = 0;
+                // As much goes as came, so that it ends; a longer turn would keep others waiting.
+                while progress < debt * 2 && begin.elapsed() < Duration::from_micros(400) {
+                    let is_high = self.needed_bytes()? > self.limit() - self.limit() / parts;
+                    if !is_high && self.compacting()?.is_none() {
+                        break;
+                    }
+                    let done = self.room_step(proof, left, spared)?;
+                    left -= done.culled.min(left);
+                    progress += done.progress;
+                    if done.is_over {
+                        break;
+                    }
                 }
             }
         }
@@ -183,11 +198,15 @@ impl Store {
                     report.expired = step.expired;
                     report.kept = step.kept;
                     report.kept_bytes = step.kept_bytes;
+                    report.progress = step.passed_bytes.saturating_sub(step.kept_bytes);
                 }
             },
             Source::Sample { .. } => {
+                let volume = || self.files.space(MAIN_SPACE, layout::space::VOLUME);
+                let before = volume();
                 let some = self.cull_some(proof, most.min(32), spared)?;
                 report.culled = some;
+                report.progress = before.saturating_sub(volume());
                 report.is_over = some == 0;
             }
         }
@@ -241,6 +260,7 @@ impl Store {
             expired: step.expired,
             kept: step.kept,
             kept_bytes: step.kept_bytes,
+            progress: step.passed_bytes.saturating_sub(step.kept_bytes),
             ..UpkeepReport::default()
         })
     }
@@ -340,9 +360,7 @@ impl Store {
             let Some(tail) = Place::from_bits(header.get(lane.tail())) else {
                 continue;
             };
-            let live = self
-                .files
-                .load(&self.dir, row_at(tail.slot, row::LIVE))?;
+            let live = self.files.load(&self.dir, row_at(tail.slot, row::LIVE))?;
             if live * 8 < tail.at * 7 && tail.at > 64 * 1024 {
                 self.rotate(lane, 0, 0, true)?;
             }

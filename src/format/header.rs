@@ -144,9 +144,6 @@ pub(crate) const POSTS_USED_AT: u64 = 6824;
 pub(crate) const POSTS_FREE_AT: u64 = 6832;
 /// Every expiry list up to this second (since the store's birth) has been walked.
 pub(crate) const EXPIRED_UPTO_AT: u64 = 6840;
-/// Words a policy keeps for itself, shared by all processes.
-pub(crate) const POLICY_AT: u64 = 6848;
-pub(crate) const POLICY_WORDS: u64 = 8;
 /// The ghost table: its slots, as a power of two (0: there is none), and how many it has taken.
 pub(crate) const GHOST_BITS_AT: u64 = 6912;
 pub(crate) const GHOST_TAKEN_AT: u64 = 6920;
@@ -209,9 +206,8 @@ pub(crate) const CLOCK_AT: u64 = 24576;
 pub(crate) const RING_AT: u64 = 24640;
 pub(crate) const RING_LEVELS: u64 = 26;
 pub(crate) const RING_LEN: u64 = 32;
-const _: () = assert!(
-    PARTICIPANTS_AT + PARTICIPANT_LEN * crate::limits::PARTICIPANTS_MAX as u64 == CLOCK_AT
-);
+const _: () =
+    assert!(PARTICIPANTS_AT + PARTICIPANT_LEN * crate::limits::PARTICIPANTS_MAX as u64 == CLOCK_AT);
 const _: () = assert!(RING_AT + RING_LEVELS * RING_LEN * 8 <= HEADER_LEN);
 const _: () = assert!(JOURNAL_AT + 8 + JOURNAL_PAIRS as u64 * 16 <= COPY_TAIL_AT);
 const _: () = assert!(UPKEEP_END <= SPACES_AT);

@@ -7,11 +7,11 @@ use serde::{Deserialize, Serialize};
 
 use super::header::SETTINGS_WORDS;
 use crate::error::{Error, Result};
-use crate::policy::Policy;
 use crate::limits::{
     LARGE_VALUE_MAX, LARGE_VALUE_MIN, SEGMENT_SIZE_MAX, SEGMENT_SIZE_MIN, SEGMENT_STEP,
     SIZE_LIMIT_MIN,
 };
+use crate::policy::Policy;
 
 /// When an acknowledged write survives what.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -23,7 +23,10 @@ pub(crate) const EIGHTH_MS: u64 = 125;
 /// What a stamp says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Stamp {
-    Access { hits: u8, tick: u32 },
+    Access {
+        hits: u8,
+        tick: u32,
+    },
     /// Eighths of a second since the store's birth, the lowest 30 bits.
     Slid(u32),
     /// The lowest 30 bits of a sequence.

@@ -227,7 +227,9 @@ impl<'a> Keymap<'a> {
     /// The stamp beside the word at `address`.
     #[inline]
     pub(crate) fn stamp_at(&self, address: Address) -> Result<&'a AtomicU32> {
-        let line = self.region(address.file).line(address.at & !(BUCKET_LEN - 1))?;
+        let line = self
+            .region(address.file)
+            .line(address.at & !(BUCKET_LEN - 1))?;
         let n = (address.at % BUCKET_LEN / 8).min(WORDS - 1);
         Ok(line.half(STAMPS_AT + n * 4))
     }

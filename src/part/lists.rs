@@ -133,10 +133,7 @@ fn link_at(block: u64) -> Address {
 
 /// The block a link leads to; 0: none.
 fn next_of(files: &Files, block: u64) -> Result<u64> {
-    let word = files
-        .posts
-        .word(link_at(block).at)?
-        .load(Ordering::Acquire);
+    let word = files.posts.word(link_at(block).at)?.load(Ordering::Acquire);
     match read_link(word as u32) {
         Link::End => Ok(0),
         Link::To(index) => Ok(u64::from(index)),
@@ -208,9 +205,6 @@ impl Postings {
         }
     }
 
-    /// Journal pairs one append takes at most.
-    pub(crate) const PAIRS: u64 = 6;
-
     /// Appends a cell to a list. After [`reserve_blocks`].
     pub(crate) fn append(
         &mut self,
@@ -269,7 +263,11 @@ pub(crate) fn pop_block(files: &Files, journal: &mut Journal<'_>, list: List) ->
     }
     let cells = number(files, list, row::CELLS)?;
     let gone = if first == last { cells } else { CELLS };
-    let next = if first == last { 0 } else { next_of(files, first)? };
+    let next = if first == last {
+        0
+    } else {
+        next_of(files, first)?
+    };
     let last = if next == 0 { 0 } else { last };
     let left = if next == 0 {
         0

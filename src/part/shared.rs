@@ -4,8 +4,8 @@
 
 use std::fs::File;
 use std::ops::Deref;
-use std::sync::{Arc, OnceLock};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use arc_swap::{ArcSwapOption, Guard};
 
@@ -280,7 +280,10 @@ impl Files {
         };
         let generation = self.space(space, space::GENERATION);
         let file = seat.load();
-        if file.as_ref().is_some_and(|file| file.generation == generation) {
+        if file
+            .as_ref()
+            .is_some_and(|file| file.generation == generation)
+        {
             return Ok(Some(OrderSeat(file)));
         }
         self.open_order(dir, space, generation)

@@ -7,8 +7,8 @@ use std::time::Duration;
 use crate::engine::open::Wish;
 use crate::error::Result;
 use crate::format::settings::{Compression, Durability, Settings};
-use crate::policy::Policy;
 use crate::os::clock::{Clock, SystemClock};
+use crate::policy::Policy;
 use crate::view::cache::Cache;
 use crate::view::handle::Handle;
 

@@ -329,9 +329,8 @@ impl TagIter {
         let store = &self.store;
         loop {
             let mut buffer = Vec::new();
-            let found = store.find_posting(posting, &mut buffer, |head| {
-                head.options.tag_seq as u32
-            });
+            let found =
+                store.find_posting(posting, &mut buffer, |head| head.options.tag_seq as u32);
             let Some(hit) = found? else { return Ok(None) };
             let is_ours = tags_of(&hit.head, &buffer).any(|id| id == self.tag)
                 && hit.head.options.space == MAIN_SPACE

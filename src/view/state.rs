@@ -125,7 +125,9 @@ impl State {
         let (store, proof) = self.held.parts();
         let before = store.committed();
         match store.commit(proof, &changes) {
-            Err(Error::Full { needed_bytes, .. }) if store.make_way_locked(proof, needed_bytes)? => {
+            Err(Error::Full { needed_bytes, .. })
+                if store.make_way_locked(proof, needed_bytes)? =>
+            {
                 store.commit(proof, &changes)?;
             }
             done => done?,
