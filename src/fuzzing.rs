@@ -6,11 +6,13 @@ use crate::engine::walk::{Next, Walk};
 use crate::format::header::FORMAT_VERSION;
 use crate::format::key::{Key, KeyPart};
 use crate::format::name::Name;
+use crate::format::pack;
 use crate::format::record::{self, Record};
 use crate::format::seed::Seed;
 use crate::format::segment::{RECORDS_AT, SegmentHead, Summary};
 use crate::os::dir::Dir;
 use crate::part::segment::Segment;
+use crate::view::unpack::UnpackOptions;
 
 const UUID: [u8; 16] = [7; 16];
 
@@ -122,5 +124,52 @@ pub fn key_decode(bytes: &[u8]) {
             part.encode(&mut again).is_ok() && again == bytes,
             "a key has one encoding"
         );
+    }
+}
+
+/// Bytes as a packed file: as they are, and as its stream, so that what lies behind the checksum of
+/// the file is reached; then with the checksums of its frames and entries mended.
+pub fn unpack(bytes: &[u8]) {
+    let verify = |file: &[u8]| {
+        if let Ok(report) = UnpackOptions::default().verify(std::io::Cursor::new(file)) {
+            assert_eq!(report.file_bytes, file.len() as u64);
+        }
+    };
+    verify(bytes);
+    let mut stream = bytes.to_vec();
+    for _ in 0..2 {
+        if let Ok(zstd) = zstd::bulk::compress(&stream, 1) {
+            let mut file = [&pack::encode_head()[..], &zstd].concat();
+            let crc = crc32fast::hash(&file);
+            file.extend(crc.to_le_bytes());
+            verify(&file);
+        }
+        mend_pack(&mut stream);
+    }
+}
+
+/// Gives frames and entries the checksums they would have, as far as their lengths lead.
+fn mend_pack(stream: &mut [u8]) {
+    let mut at = 0;
+    while at + pack::FRAME_LEN <= stream.len() {
+        if stream[at + 4] == 2 {
+            let crc = crc32fast::hash(&stream[..at]);
+            stream[at + 32..at + 36].copy_from_slice(&crc.to_le_bytes());
+        }
+        let crc = crc32fast::hash(&stream[at + 4..at + pack::FRAME_LEN]);
+        stream[at..at + 4].copy_from_slice(&crc.to_le_bytes());
+        let len = |at: usize| u64::from_le_bytes(stream[at..at + 8].try_into().unwrap_or_default());
+        let names = len(at + 8);
+        let body = (names >> 32)
+            .saturating_add(names & 0xffff_ffff)
+            .saturating_add(len(at + 16));
+        let end = (at as u64 + pack::FRAME_LEN as u64).saturating_add(body);
+        if end.saturating_add(pack::CRC_LEN as u64) > stream.len() as u64 {
+            return;
+        }
+        let end = end as usize;
+        let crc = crc32fast::hash(&stream[at..end]);
+        stream[end..end + pack::CRC_LEN].copy_from_slice(&crc.to_le_bytes());
+        at = end + pack::CRC_LEN;
     }
 }

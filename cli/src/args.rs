@@ -20,7 +20,7 @@ use crate::{escape, time};
 #[derive(Debug, Parser)]
 #[command(name = "larder", version)]
 pub(crate) struct Cli {
-    /// The directory of the store; `set`, `incr`, `settings`, `import` and `memo` create it.
+    /// The directory of the store; `set`, `incr`, `settings`, `import`, `unpack` and `memo` create it.
     #[arg(
         long,
         global = true,
@@ -64,6 +64,8 @@ pub(crate) enum Command {
     Check,
     Import(Import),
     Export(Export),
+    Pack(Pack),
+    Unpack(Unpack),
     Memo(Memo),
     /// One of the processes of `import`.
     #[command(hide = true)]
@@ -212,6 +214,45 @@ pub(crate) struct Export {
     /// Write into a directory that is not empty, replacing files and links of the same name.
     #[arg(long)]
     pub(crate) force: bool,
+}
+
+/// Write entries to one file, for `unpack` on this or another machine.
+///
+/// The file holds keys, values with their kinds, when they expire, and tags, compressed. It appears
+/// under its name when it is whole. With --tag and --prefix it holds the entries that satisfy all of
+/// them. Each entry is as it is when its turn comes, while others go on writing.
+#[derive(Debug, Args)]
+#[command(verbatim_doc_comment)]
+pub(crate) struct Pack {
+    /// The file to write; `-`: stdout.
+    pub(crate) file: PathBuf,
+    /// Only entries with this tag; given several times, with all of them.
+    #[arg(long = "tag", value_name = "T")]
+    pub(crate) tags: Vec<OsString>,
+    /// Only keys that begin so.
+    #[arg(long, value_name = "P")]
+    pub(crate) prefix: Option<OsString>,
+    /// Replace FILE when there is one.
+    #[arg(long)]
+    pub(crate) force: bool,
+    /// Say what was done as one JSON object: entries, value_bytes, file_bytes.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// Store the entries of a file that `pack` wrote.
+///
+/// The whole file is verified first: when it is damaged, cut short or of a newer version, nothing is
+/// changed. Entries with the same keys are overwritten. Entries that have expired are left out. When
+/// the store is full half way, what was stored until then stays, and unpacking again goes over it.
+#[derive(Debug, Args)]
+#[command(verbatim_doc_comment)]
+pub(crate) struct Unpack {
+    /// The file to read; it is read twice, so no pipe.
+    pub(crate) file: PathBuf,
+    /// Say what was done as one JSON object: entries, replaced, expired, value_bytes.
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 /// Run a command once; afterwards answer its output and exit status from the store.

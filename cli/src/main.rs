@@ -11,10 +11,12 @@ mod failure;
 mod import;
 mod listing;
 mod memo;
+mod pack;
 mod progress;
 mod store;
 mod time;
 mod tree;
+mod unpack;
 mod upkeep;
 
 use std::process::ExitCode;
@@ -77,6 +79,8 @@ fn run(cli: Cli) -> Result<Answer> {
         Command::Import(args) => import::import(&place, &args, escaped),
         Command::ImportWorker(args) => import::worker::work(&place, &args),
         Command::Export(args) => export::export(&place, &args, escaped),
+        Command::Pack(args) => pack::pack(&place, &args, escaped),
+        Command::Unpack(args) => unpack::unpack(&place, &args),
         Command::Memo(args) => memo::memo(&place, &args, escaped),
     }
 }

@@ -56,6 +56,12 @@ impl Progress {
         self.0.inc(bytes);
     }
 
+    /// How much of a known number of bytes is done.
+    pub(crate) fn set(&self, bytes: u64, total_bytes: u64) {
+        self.0.set_length(total_bytes);
+        self.0.set_position(bytes);
+    }
+
     /// Says a sentence above the bar.
     pub(crate) fn say(&self, sentence: impl Display) {
         self.0.suspend(|| say(sentence));

@@ -52,7 +52,7 @@ pub(crate) fn export(place: &Place, args: &args::Export, escaped: bool) -> Resul
 }
 
 /// Whether the target, made or still to be made, is the store's directory or lies below it.
-fn is_inside(dir: &Path, store: &Path) -> bool {
+pub(crate) fn is_inside(dir: &Path, store: &Path) -> bool {
     let (Ok(dir), Ok(store)) = (absolute(dir), store.canonicalize()) else {
         return false;
     };
