@@ -34,6 +34,11 @@ pub(crate) struct Cli {
     #[arg(long, global = true, display_order = 901)]
     pub(crate) escaped: bool,
 
+    /// Change not one byte of the store, for one on a read-only mount or one nobody may write to
+    /// meanwhile; only commands that read take it.
+    #[arg(long, global = true, display_order = 902)]
+    pub(crate) read_only: bool,
+
     #[command(subcommand)]
     pub(crate) command: Command,
 }
@@ -70,6 +75,32 @@ pub(crate) enum Command {
     /// One of the processes of `import`.
     #[command(hide = true)]
     ImportWorker(ImportWorker),
+}
+
+impl Command {
+    /// What the command changes in the store; none when it only reads.
+    pub(crate) fn changes(&self) -> Option<&'static str> {
+        match self {
+            Self::Set(_) => Some("set stores a value"),
+            Self::Delete(_) => Some("delete removes a key"),
+            Self::Touch(_) => Some("touch changes when a key expires"),
+            Self::Incr(_) => Some("incr stores a number"),
+            Self::Clear => Some("clear removes every entry"),
+            Self::Import(_) | Self::ImportWorker(_) => Some("import stores files"),
+            Self::Memo(_) => Some("memo stores an answer"),
+            Self::Stats(args) if args.reset => Some("stats --reset starts counting anew"),
+            Self::Settings(args) if !args.changes.is_empty() => {
+                Some("NAME=VALUE changes a setting")
+            }
+            Self::Get(_)
+            | Self::Ls(_)
+            | Self::Stats(_)
+            | Self::Settings(_)
+            | Self::Log(_)
+            | Self::Check
+            | Self::Export(_) => None,
+        }
+    }
 }
 
 #[derive(Debug, Args)]

@@ -62,7 +62,12 @@ fn main() -> ExitCode {
 }
 
 fn run(cli: Cli) -> Result<Answer> {
-    let place = Place::new(cli.store)?;
+    if let Some(what) = cli.command.changes().filter(|_| cli.read_only) {
+        return Err(Failure::new(format!(
+            "{what}: it cannot be run --read-only"
+        )));
+    }
+    let place = Place::new(cli.store, cli.read_only)?;
     let escaped = cli.escaped;
     match cli.command {
         Command::Set(args) => entries::set(&place, &args, escaped),

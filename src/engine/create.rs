@@ -153,10 +153,10 @@ pub(crate) fn files(dir: &Dir, identity: &Identity, settings: &Settings) -> Resu
 
 /// Bytes on disk of the directory and every file of ours in it.
 pub(crate) fn disk_of(dir: &Dir) -> Result<u64> {
-    let (ours, _) = dir.list()?;
+    let (ours, _) = dir.list_on_disk()?;
     let mut bytes = 4096;
     for name in ours {
-        bytes += dir.stat(name)?.map_or(0, |stat| stat.disk);
+        bytes += dir.stat_on_disk(name)?.map_or(0, |stat| stat.disk);
     }
     Ok(bytes)
 }

@@ -30,6 +30,8 @@ use crate::part::{self, participants};
 pub(crate) struct Wish {
     pub(crate) create: bool,
     pub(crate) any_filesystem: bool,
+    /// Nothing is changed; `create` is false then.
+    pub(crate) read_only: bool,
     pub(crate) clock: Arc<dyn Clock>,
     /// Of a store that is made.
     pub(crate) settings: Settings,
@@ -59,7 +61,11 @@ pub(crate) fn open(path: &Path, wish: &Wish) -> Result<Store> {
         let nearest = nearest.filter(|parent| !parent.as_os_str().is_empty());
         host::check_filesystem(&Dir::open(nearest.unwrap_or(Path::new(".")), false)?)?;
     }
-    let dir = Dir::open(path, wish.create)?;
+    let dir = if wish.read_only {
+        Dir::open_read_only(path)?
+    } else {
+        Dir::open(path, wish.create)?
+    };
     let there = look(&dir)?;
     if matches!(there, There::Nothing) && !wish.create {
         return Err(create::refuse(&dir, "it is empty"));
@@ -67,9 +73,18 @@ pub(crate) fn open(path: &Path, wish: &Wish) -> Result<Store> {
     if !wish.any_filesystem {
         host::check_filesystem(&dir)?;
     }
-    let gate = FileLock::take(&dir, Name::Gate, wish.timeout)?;
+    // Who reads alone shares the gate for as long as he reads: whoever would write waits there.
+    let gate = if wish.read_only {
+        FileLock::share(&dir, Name::Gate, wish.timeout)?
+    } else {
+        Some(FileLock::take(&dir, Name::Gate, wish.timeout)?)
+    };
+    if wish.read_only && participants::any_file_held(&dir)? {
+        return Err(written_to(&dir));
+    }
     // Somebody may have made it while we waited.
     let store = match look(&dir)? {
+        There::Nothing if wish.read_only => return Err(create::refuse(&dir, "it is empty")),
         There::Nothing => make(dir, wish)?,
         There::Headless => {
             if participants::any_file_held(&dir)? {
@@ -82,11 +97,28 @@ pub(crate) fn open(path: &Path, wish: &Wish) -> Result<Store> {
         There::Store => enter(dir, wish)?,
     };
     // On a filesystem that may not share, one handle alone: the gate stays shut while it lives.
-    Ok(if wish.any_filesystem {
-        store.with_gate(gate)
-    } else {
-        store
+    Ok(match gate {
+        Some(gate) if wish.any_filesystem || wish.read_only => store.with_gate(gate),
+        _ => store,
     })
+}
+
+/// For who would read alone, beside a writer: what he sees would change under his private pages.
+fn written_to(dir: &Dir) -> Error {
+    let pid_of = |index: usize| -> Option<u64> {
+        let file = dir.open_to_read(Name::Header).ok()??;
+        let at = participants::at(index, layout::participant::PID);
+        let bytes = dir.read_at(Name::Header, &file, at, 8).ok()?;
+        bytes.try_into().map(u64::from_le_bytes).ok()
+    };
+    let holder = participants::file_holder(dir).ok().flatten();
+    Error::Busy {
+        what: "the store (open for writing: open it without read_only to share it)",
+        holder_pid: holder.and_then(pid_of).unwrap_or(0) as u32,
+        held_since: None,
+        waited: Duration::ZERO,
+        removed: 0,
+    }
 }
 
 /// Looks without changing a byte; refuses what is not ours, or is of a newer format.
@@ -221,6 +253,9 @@ fn enter(dir: Dir, wish: &Wish) -> Result<Store> {
         });
     }
     if !is_copy && participants::any_alive(&header, &dir)? {
+        if wish.read_only {
+            return Err(written_to(&dir));
+        }
         let files = Files::open(&dir, header)?;
         let me = participants::join(&files.header, &dir)?;
         let store = Store::new(Opened {
@@ -417,12 +452,17 @@ impl Store {
     fn into_dir(self) -> Result<Dir> {
         self.files.header.put(layout::SUSPECT_AT, 1);
         let path = self.dir.path().to_path_buf();
+        let is_read_only = self.dir.is_read_only();
         drop(self);
-        Dir::open(&path, false)
+        if is_read_only {
+            Dir::open_read_only(&path)
+        } else {
+            Dir::open(&path, false)
+        }
     }
 
     /// Locks for one call of the opener, who waits for nobody.
     pub(crate) fn lock_now(&self) -> Result<Held<&Store>> {
-        Store::lock(self, None)
+        Store::lock_as_opener(self, None)
     }
 }

@@ -38,7 +38,7 @@ pub(crate) struct Store {
     pub(crate) created_ms: u64,
     pub(crate) hash: KeyHash,
     pub(crate) clock: Arc<dyn Clock>,
-    /// Held for life on a filesystem that one process alone may use.
+    /// Held for life on a filesystem that one process alone may use; shared by who only reads.
     gate: Option<FileLock>,
     forks: u64,
     // Shared with every process: read at any time, changed only under the writer lock.
@@ -146,8 +146,28 @@ impl Store {
         self.files.header.number(layout::COMMITTED_AT)
     }
 
+    /// Refuses to change a store that was opened to be read alone.
+    #[inline]
+    pub(crate) fn may_write(&self) -> Result<()> {
+        if self.dir.is_read_only() {
+            return Err(Error::ReadOnly {
+                path: self.dir.path().into(),
+            });
+        }
+        Ok(())
+    }
+
     /// Waits for the writer lock; repairs what a dead holder left.
     pub(crate) fn lock<S: Deref<Target = Store>>(
+        store: S,
+        timeout: Option<Duration>,
+    ) -> Result<Held<S>> {
+        store.may_write()?;
+        Store::lock_as_opener(store, timeout)
+    }
+
+    /// The same for an opener, who makes the mapped files fit the log even in memory.
+    pub(crate) fn lock_as_opener<S: Deref<Target = Store>>(
         store: S,
         timeout: Option<Duration>,
     ) -> Result<Held<S>> {

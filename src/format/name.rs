@@ -18,7 +18,7 @@
 //! | `holds`        | byte-range locks of `Cache::hold`           | empty            |
 
 /// What a file in a store's directory is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Name {
     Header,
     Gate,

@@ -1,7 +1,9 @@
 //! The one door for file calls: a store's directory, and the files in it by name.
 //!
 //! Holds: names are opened relative to the directory, no symbolic link is followed, everything made
-//! is for its owner alone, and every failed call names its file. Never knows what a file holds.
+//! is for its owner alone, and every failed call names its file; one that is only read is never
+//! asked to change: what is made, renamed or removed there lives in memory, with this value. Never
+//! knows what a file holds.
 
 use std::fs::File;
 use std::io;
@@ -13,6 +15,7 @@ use rustix::fs::{AtFlags, FallocateFlags, Mode, OFlags};
 
 use crate::error::{Error, Result};
 use crate::format::name::Name;
+use crate::os::overlay::{Layer, Overlay};
 
 /// What the filesystem says of a file.
 #[derive(Clone, Copy, Debug)]
@@ -28,6 +31,8 @@ pub(crate) struct Stat {
 pub(crate) struct Dir {
     path: PathBuf,
     fd: OwnedFd,
+    /// There is one when the directory is only read.
+    overlay: Option<Overlay>,
 }
 
 impl Dir {
@@ -47,7 +52,11 @@ impl Dir {
         match rustix::fs::open(path, flags, Mode::empty()) {
             Ok(fd) => {
                 let path = std::path::absolute(path).unwrap_or_else(|_| path.to_path_buf());
-                Ok(Dir { path, fd })
+                Ok(Dir {
+                    path,
+                    fd,
+                    overlay: None,
+                })
             }
             Err(rustix::io::Errno::NOTDIR) => Err(Error::NotAStore {
                 path: path.into(),
@@ -58,6 +67,29 @@ impl Dir {
                 what: "there is nothing".into(),
             }),
             Err(errno) => Err(Error::io("opening the directory", path, errno.into())),
+        }
+    }
+
+    /// Opens a directory of which nothing is changed, whatever is asked for.
+    pub(crate) fn open_read_only(path: &Path) -> Result<Dir> {
+        Ok(Dir {
+            overlay: Some(Overlay::default()),
+            ..Dir::open(path, false)?
+        })
+    }
+
+    #[inline]
+    pub(crate) fn is_read_only(&self) -> bool {
+        self.overlay.is_some()
+    }
+
+    /// What this handle has put in a name's place.
+    fn layer(&self, name: Name) -> Result<Layer> {
+        match &self.overlay {
+            None => Ok(Layer::Disk),
+            Some(overlay) => overlay
+                .find(name)
+                .map_err(|error| Error::io("opening", self.path_of(name), error)),
         }
     }
 
@@ -74,6 +106,11 @@ impl Dir {
     }
 
     fn open_with(&self, name: Name, flags: OFlags) -> Result<Option<File>> {
+        match self.layer(name)? {
+            Layer::Disk => {}
+            Layer::Memory(file) => return Ok(Some(file)),
+            Layer::Gone => return Ok(None),
+        }
         let flags = flags | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK;
         let fd = loop {
             match rustix::fs::openat(&self.fd, name.to_string(), flags, Mode::RUSR | Mode::WUSR) {
@@ -102,9 +139,15 @@ impl Dir {
         Ok(Some(File::from(fd)))
     }
 
-    /// Opens a file for reading and writing; `None`: there is none.
+    /// Opens a file for reading and writing, on a directory that is only read for reading alone;
+    /// `None`: there is none.
     pub(crate) fn open_file(&self, name: Name) -> Result<Option<File>> {
-        self.open_with(name, OFlags::RDWR)
+        let flags = if self.is_read_only() {
+            OFlags::RDONLY
+        } else {
+            OFlags::RDWR
+        };
+        self.open_with(name, flags)
     }
 
     /// Opens a file for reading alone; `None`: there is none.
@@ -112,8 +155,12 @@ impl Dir {
         self.open_with(name, OFlags::RDONLY)
     }
 
-    /// Opens a lock file, making it when it is not there.
+    /// Opens a lock file, making it when it is not there. On a directory that is only read it is one
+    /// that nobody else sees.
     pub(crate) fn open_lock(&self, name: Name) -> Result<File> {
+        if self.is_read_only() && !matches!(self.layer(name)?, Layer::Memory(_)) {
+            return self.create(name);
+        }
         match self.open_with(name, OFlags::RDWR | OFlags::CREATE)? {
             Some(file) => Ok(file),
             None => Err(Error::Moved {
@@ -124,6 +171,11 @@ impl Dir {
 
     /// Makes a new, empty file; one that is there already goes first.
     pub(crate) fn create(&self, name: Name) -> Result<File> {
+        if let Some(overlay) = &self.overlay {
+            return overlay
+                .create(name)
+                .map_err(|error| Error::io("making", self.path_of(name), error));
+        }
         self.remove(name)?;
         match self.open_with(name, OFlags::RDWR | OFlags::CREATE | OFlags::EXCL)? {
             Some(file) => Ok(file),
@@ -135,6 +187,10 @@ impl Dir {
 
     /// Removes a file; one that is not there is gone.
     pub(crate) fn remove(&self, name: Name) -> Result<()> {
+        if let Some(overlay) = &self.overlay {
+            overlay.remove(name);
+            return Ok(());
+        }
         match rustix::fs::unlinkat(&self.fd, name.to_string(), AtFlags::empty()) {
             Ok(()) | Err(rustix::io::Errno::NOENT) => Ok(()),
             Err(errno) => Err(Error::io("removing", self.path_of(name), errno.into())),
@@ -143,12 +199,29 @@ impl Dir {
 
     /// Gives `from` the name `to`, at once.
     pub(crate) fn rename(&self, from: Name, to: Name) -> Result<()> {
+        if let Some(overlay) = &self.overlay {
+            let file = self.open_file(from)?.ok_or(Error::Moved {
+                path: self.path_of(from),
+            })?;
+            overlay.put(to, file);
+            overlay.remove(from);
+            return Ok(());
+        }
         rustix::fs::renameat(&self.fd, from.to_string(), &self.fd, to.to_string())
             .map_err(|errno| Error::io("renaming", self.path_of(from), errno.into()))
     }
 
     /// What stands under `name`; `None`: nothing.
     pub(crate) fn stat(&self, name: Name) -> Result<Option<Stat>> {
+        match self.layer(name)? {
+            Layer::Disk => self.stat_on_disk(name),
+            Layer::Memory(file) => self.stat_open(name, &file).map(Some),
+            Layer::Gone => Ok(None),
+        }
+    }
+
+    /// As [`Dir::stat`], whatever this handle has put in its place.
+    pub(crate) fn stat_on_disk(&self, name: Name) -> Result<Option<Stat>> {
         match rustix::fs::statat(&self.fd, name.to_string(), AtFlags::SYMLINK_NOFOLLOW) {
             Ok(stat) => Ok(Some(stat_of(&stat))),
             Err(rustix::io::Errno::NOENT) => Ok(None),
@@ -165,6 +238,15 @@ impl Dir {
 
     /// The names in the directory: ours, and those of strangers.
     pub(crate) fn list(&self) -> Result<(Vec<Name>, Vec<String>)> {
+        let (mut ours, strangers) = self.list_on_disk()?;
+        if let Some(overlay) = &self.overlay {
+            overlay.apply(&mut ours);
+        }
+        Ok((ours, strangers))
+    }
+
+    /// As [`Dir::list`], whatever this handle has put in their places.
+    pub(crate) fn list_on_disk(&self) -> Result<(Vec<Name>, Vec<String>)> {
         let fault = |error: io::Error| Error::io("listing", &self.path, error);
         let (mut ours, mut strangers) = (Vec::new(), Vec::new());
         for entry in rustix::fs::Dir::read_from(&self.fd).map_err(|errno| fault(errno.into()))? {
@@ -185,6 +267,16 @@ impl Dir {
     /// A file that was shorter is made longer. A refusal leaves nothing allocated that was not.
     pub(crate) fn allocate(&self, name: Name, file: &File, at: u64, len: u64) -> Result<()> {
         let before = self.stat_open(name, file)?;
+        if self.is_read_only() && matches!(self.layer(name)?, Layer::Disk) {
+            // Stores to its mapping are private: they need nothing of the disk.
+            return if at + len <= before.len {
+                Ok(())
+            } else {
+                Err(Error::ReadOnly {
+                    path: self.path.clone(),
+                })
+            };
+        }
         loop {
             match rustix::fs::fallocate(file, FallocateFlags::empty(), at, len) {
                 Ok(()) => return Ok(()),
@@ -240,12 +332,18 @@ impl Dir {
 
     /// Waits until the file's bytes, and what is needed to find them, are on the disk.
     pub(crate) fn sync(&self, name: Name, file: &File) -> Result<()> {
+        if self.is_read_only() {
+            return Ok(());
+        }
         rustix::fs::fdatasync(file)
             .map_err(|errno| Error::io("syncing", self.path_of(name), errno.into()))
     }
 
     /// Waits until the directory's names are on the disk.
     pub(crate) fn sync_names(&self) -> Result<()> {
+        if self.is_read_only() {
+            return Ok(());
+        }
         rustix::fs::fsync(&self.fd)
             .map_err(|errno| Error::io("syncing the directory", &self.path, errno.into()))
     }

@@ -47,7 +47,8 @@ impl Home {
     }
 }
 
-/// Refuses filesystems on which mapped files or flock are not shared as larder needs them.
+/// Refuses filesystems on which mapped files or flock are not shared as larder needs them. Who only
+/// reads needs less.
 pub(crate) fn check_filesystem(dir: &Dir) -> Result<()> {
     let stat = rustix::fs::fstatfs(dir.fd())
         .map_err(|errno| Error::io("asking about the filesystem of", dir.path(), errno.into()))?;
@@ -55,7 +56,9 @@ pub(crate) fn check_filesystem(dir: &Dir) -> Result<()> {
     let name = match kind {
         // ext2/3/4, xfs, tmpfs, overlay: see statfs(2).
         0xEF53 | 0x5846_5342 | 0x0102_1994 | 0x794C_7630 => return Ok(()),
-        0x9123_683E if is_nocow(dir) => return Ok(()),
+        0x9123_683E if dir.is_read_only() || is_nocow(dir) => return Ok(()),
+        // squashfs, erofs, ISO 9660: nobody ever writes to them.
+        0x7371_7368 | 0xE0F5_E1E2 | 0x9660 if dir.is_read_only() => return Ok(()),
         0x9123_683E => "btrfs without NOCOW (chattr +C on the empty directory)",
         0x6969 => "NFS",
         0xFF53_4D42 | 0xFE53_4D42 | 0x517B => "SMB",

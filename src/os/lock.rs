@@ -12,7 +12,7 @@ use crate::format::name::Name;
 use crate::os::dir::Dir;
 use crate::os::raw;
 
-/// An exclusive lock on one of the store's lock files, released when dropped.
+/// A lock on one of the store's lock files, released when dropped.
 #[derive(Debug)]
 pub(crate) struct FileLock {
     file: Option<File>,
@@ -24,8 +24,18 @@ pub(crate) struct FileLock {
 impl FileLock {
     /// Tries once; `None`: somebody else has it.
     pub(crate) fn try_take(dir: &Dir, name: Name) -> Result<Option<FileLock>> {
+        let open = || dir.open_lock(name);
+        Self::try_lock(dir, name, open, fs2::FileExt::try_lock_exclusive)
+    }
+
+    fn try_lock(
+        dir: &Dir,
+        name: Name,
+        open: impl FnOnce() -> Result<File>,
+        try_lock: impl FnOnce(&File) -> std::io::Result<()>,
+    ) -> Result<Option<FileLock>> {
         let lock = raw::without_fork(|| -> Result<FileLock> {
-            let file = dir.open_lock(name)?;
+            let file = open()?;
             let inode = dir.stat_open(name, &file)?.inode;
             let Some(seat) = raw::register_lock(file.as_raw_fd()) else {
                 return Err(too_many(dir, name));
@@ -37,7 +47,7 @@ impl FileLock {
                 inode,
             })
         })?;
-        match lock.file.as_ref().map(fs2::FileExt::try_lock_exclusive) {
+        match lock.file.as_ref().map(try_lock) {
             Some(Err(error)) if is_contended(&error) => Ok(None),
             Some(Err(error)) => Err(Error::io("locking", dir.path_of(name), error)),
             _ => Ok(Some(lock)),
@@ -46,18 +56,55 @@ impl FileLock {
 
     /// Waits for the lock until `timeout` has passed (`None`: for ever).
     pub(crate) fn take(dir: &Dir, name: Name, timeout: Option<Duration>) -> Result<FileLock> {
+        Self::wait(dir, name, timeout, || Self::try_take(dir, name))
+    }
+
+    /// The same for a lock that several hold at once while nobody takes it: the file is there already
+    /// and is only read. `None`: it is not there.
+    pub(crate) fn share(
+        dir: &Dir,
+        name: Name,
+        timeout: Option<Duration>,
+    ) -> Result<Option<FileLock>> {
+        if dir.stat(name)?.is_none() {
+            return Ok(None);
+        }
+        let open = || {
+            dir.open_to_read(name)?.ok_or_else(|| Error::Moved {
+                path: dir.path_of(name),
+            })
+        };
+        let try_lock = || Self::try_lock(dir, name, open, fs2::FileExt::try_lock_shared);
+        Self::wait(dir, name, timeout, try_lock).map(Some)
+    }
+
+    fn wait(
+        dir: &Dir,
+        name: Name,
+        timeout: Option<Duration>,
+        try_lock: impl Fn() -> Result<Option<FileLock>>,
+    ) -> Result<FileLock> {
         let start = Instant::now();
         let mut pause = Duration::from_micros(50);
         loop {
-            if let Some(lock) = Self::try_take(dir, name)? {
+            if let Some(lock) = try_lock()? {
                 // Whoever replaced the file in between has another lock.
                 if dir.stat(name)?.is_some_and(|stat| stat.inode == lock.inode) {
                     return Ok(lock);
                 }
             }
             if timeout.is_some_and(|timeout| start.elapsed() >= timeout) {
+                let stat = dir.stat(name)?;
+                let is_shared = stat.is_some_and(|stat| {
+                    // Who has it alone would not let it be shared.
+                    matches!(is_held(dir, name, stat.inode), Ok(false))
+                });
                 return Err(Error::Busy {
-                    what: "the opening of the store",
+                    what: if is_shared {
+                        "the opening of the store (somebody has it open read-only)"
+                    } else {
+                        "the opening of the store"
+                    },
                     holder_pid: 0,
                     held_since: None,
                     waited: start.elapsed(),

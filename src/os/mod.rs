@@ -7,5 +7,6 @@ pub(crate) mod clock;
 pub(crate) mod dir;
 pub(crate) mod host;
 pub(crate) mod lock;
+pub(crate) mod overlay;
 pub(crate) mod raw;
 pub(crate) mod region;

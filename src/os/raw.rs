@@ -12,12 +12,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
 use memmap2::{Advice, MmapOptions, MmapRaw};
+use rustix::fs::OFlags;
 
 /// First touches are made in pieces of this many bytes, through `madvise`, so that a medium that
 /// fails is an error and not a signal.
 const PIECE: usize = 16 * 1024;
 
-/// A shared mapping of part of a file. It is never moved and lives as long as this value.
+/// A mapping of part of a file, shared with whoever maps it, or private when the file was opened for
+/// reading alone. It is never moved and lives as long as this value.
 #[derive(Debug)]
 pub(crate) struct Map {
     raw: MmapRaw,
@@ -31,9 +33,21 @@ impl Map {
     /// Maps `len` bytes of `file` from `offset` on, for reading and writing.
     ///
     /// The file may be shorter: whoever accesses the mapping keeps to what the file has, and says how
-    /// much that is by [`Map::set_valid`].
+    /// much that is by [`Map::set_valid`]. Of a file that was opened for reading alone the mapping is
+    /// private: what is stored to it stays in this process, and the file never sees it.
     pub(crate) fn new(file: &File, offset: u64, len: usize) -> io::Result<Map> {
-        let raw = MmapOptions::new().offset(offset).len(len).map_raw(file)?;
+        let mut options = MmapOptions::new();
+        options.offset(offset).len(len);
+        let is_writable = rustix::fs::fcntl_getfl(file)? & OFlags::ACCMODE == OFlags::RDWR;
+        let raw = if is_writable {
+            options.map_raw(file)?
+        } else {
+            // No swap is set aside: hardly any of its pages are ever stored to.
+            let options = options.no_reserve_swap();
+            // SAFETY: the file may be changed by others, so no reference to its bytes may be formed:
+            // the mapping is turned raw at once, and is reached as a shared one is, through atomics.
+            MmapRaw::from(unsafe { options.map_copy(file) }?)
+        };
         let touched = (0..len.div_ceil(PIECE).div_ceil(64))
             .map(|_| AtomicU64::new(0))
             .collect();
@@ -350,6 +364,20 @@ mod tests {
         map.half(4).store(7, Ordering::Relaxed);
         assert_eq!(map.word(0).load(Ordering::Relaxed), 7 << 32);
         map.touch(0, 8192).expect("it is there");
+    }
+
+    #[test]
+    fn what_is_stored_over_a_file_opened_to_be_read_stays_here() {
+        let whole = tempfile::NamedTempFile::new().expect("a file");
+        whole.as_file().set_len(8192).expect("room");
+        let file = File::open(whole.path()).expect("it opens");
+        let map = Map::new(&file, 0, 8192).expect("a mapping");
+        map.touch(0, 8192).expect("it is there");
+        map.copy_in(0, b"unwritten");
+        let mut out = Vec::new();
+        map.copy_out(0, 16, &mut out);
+        assert_eq!(out, b"unwritten\0\0\0\0\0\0\0");
+        assert_eq!(std::fs::read(whole.path()).expect("it reads"), [0_u8; 8192]);
     }
 
     #[test]

@@ -57,14 +57,19 @@ pub(crate) fn any_alive(header: &Header, dir: &Dir) -> Result<bool> {
 
 /// Whether any lock file is held, whatever the header says: for a directory whose header is gone.
 pub(crate) fn any_file_held(dir: &Dir) -> Result<bool> {
+    Ok(file_holder(dir)?.is_some())
+}
+
+/// The first participant whose lock file is held, whatever the header says.
+pub(crate) fn file_holder(dir: &Dir) -> Result<Option<usize>> {
     for index in 0..PARTICIPANTS_MAX {
         if let Some(stat) = dir.stat(Name::Participant(index))?
             && lock::is_held(dir, Name::Participant(index), stat.inode)?
         {
-            return Ok(true);
+            return Ok(Some(index));
         }
     }
-    Ok(false)
+    Ok(None)
 }
 
 /// Frees every row. The caller holds the gate, and nobody lives.

@@ -33,6 +33,7 @@ pub struct Builder {
     clock: Arc<dyn Clock>,
     create: bool,
     any_filesystem: bool,
+    read_only: bool,
 }
 
 impl Default for Builder {
@@ -42,6 +43,7 @@ impl Default for Builder {
             clock: Arc::new(SystemClock),
             create: true,
             any_filesystem: false,
+            read_only: false,
         }
     }
 }
@@ -131,6 +133,39 @@ impl Builder {
         self
     }
 
+    /// Opens a store to read it alone, and changes not one byte of it. Default false.
+    ///
+    /// For a store on a read-only mount, or in files the process may only read. Verbs that write are
+    /// [`Error::ReadOnly`](crate::Error::ReadOnly), and so are settings given here that are not the
+    /// store's; `lock_timeout` alone is this handle's own, and bounds the opening. What reading notes
+    /// elsewhere (hits, misses, times of access) is not kept.
+    ///
+    /// Nobody may write to the store meanwhile. Who has it open for writing makes this
+    /// [`Error::Busy`](crate::Error::Busy) at once; who wants to open it for writing waits, as for
+    /// another opener, until the last read-only handle and iterator is dropped. Any number read it side
+    /// by side. In a copy without its `gate` file no writer is noticed: what is read is still checked
+    /// whole, but may be old or missing.
+    ///
+    /// A store that was left without [`Cache::close`] in another boot, on another mount or before it was
+    /// copied is rebuilt from its log in memory at each such open: that reads all of the log, and takes
+    /// about 35 bytes of memory an entry, several times that while it lasts. The newest segment is one
+    /// in memory then.
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let cache = larder::Cache::open(dir.path())?;
+    /// # cache.set("answer", "42")?;
+    /// # cache.close()?;
+    /// let cache = larder::Cache::builder().read_only(true).open(dir.path())?;
+    /// assert_eq!(cache.get("answer")?.as_deref(), Some(&b"42"[..]));
+    /// assert!(matches!(cache.delete("answer"), Err(larder::Error::ReadOnly { .. })));
+    /// # Ok::<(), larder::Error>(())
+    /// ```
+    pub fn read_only(mut self, read_only: bool) -> Self {
+        self.read_only = read_only;
+        self
+    }
+
     /// Opens the store in `dir`, making or rebuilding it as needed.
     ///
     /// Takes under 1 ms whatever it holds, unless the derived files must be rebuilt from the log.
@@ -138,7 +173,7 @@ impl Builder {
     /// # Errors
     /// [`NotAStore`](crate::Error::NotAStore), [`Unsupported`](crate::Error::Unsupported) (a newer
     /// format, a filesystem), [`InvalidSetting`](crate::Error::InvalidSetting),
-    /// [`Busy`](crate::Error::Busy) (another opener did not finish in time),
+    /// [`Busy`](crate::Error::Busy) (another opener did not finish in time, or reads alone),
     /// [`NoSpace`](crate::Error::NoSpace), [`Corrupt`](crate::Error::Corrupt),
     /// [`Io`](crate::Error::Io). A directory that is no store is left as it was.
     pub fn open(self, dir: impl AsRef<Path>) -> Result<Cache> {
@@ -153,7 +188,8 @@ impl Builder {
             }
         })?;
         let wish = Wish {
-            create: self.create,
+            create: self.create && !self.read_only,
+            read_only: self.read_only,
             any_filesystem: self.any_filesystem,
             clock: Arc::clone(&self.clock),
             // The opening waits for another's as long as a write would.
@@ -166,11 +202,16 @@ impl Builder {
             let mut after = before.clone();
             self.apply(&mut after);
             after.validate()?;
+            if self.read_only {
+                after.lock_timeout = before.lock_timeout;
+            }
             if after.to_words() != before.to_words() {
                 cache.update_settings(|settings| self.apply(settings))?;
             }
         }
-        cache.start_syncing()?;
+        if !self.read_only {
+            cache.start_syncing()?;
+        }
         Ok(cache)
     }
 

@@ -41,8 +41,8 @@ use crate::view::value::{Description, Entry, Value, ValueKind};
 /// # Errors
 /// Every verb: [`Error::Io`] and, where bytes on disk are not what was written, [`Error::Corrupt`].
 /// Verbs that write, too: [`Error::Busy`] after the lock timeout, [`Error::Full`],
-/// [`Error::NoSpace`], [`Error::TooLarge`], [`Error::Moved`]. Whatever the error, nothing was changed,
-/// unless the verb says otherwise.
+/// [`Error::NoSpace`], [`Error::TooLarge`], [`Error::Moved`], [`Error::ReadOnly`]. Whatever the error,
+/// nothing was changed, unless the verb says otherwise.
 #[derive(Clone, Debug)]
 pub struct Cache {
     pub(super) handle: Arc<Handle>,
@@ -108,6 +108,14 @@ impl Cache {
         self.handle.store()
     }
 
+    /// The store, for a verb that changes it.
+    #[inline]
+    pub(super) fn store_to_change(&self) -> Result<&Arc<Store>> {
+        let store = self.store()?;
+        store.may_write()?;
+        Ok(store)
+    }
+
     /// How long this handle waits for the lock.
     pub(super) fn patience(&self, store: &Store) -> Option<Duration> {
         self.timeout
@@ -139,8 +147,14 @@ impl Cache {
             if !store.lives(&hit, now) {
                 break;
             }
+<<<<<<< ours
             if counted {
                 store.note_access(&hit, now);
+=======
+            // Read-only, a stamp would only cost a page of this process's own.
+            if counted && !store.dir.is_read_only() {
+                hit.met.set_stamp(store.second(now));
+>>>>>>> theirs
             }
             found = take(store, hit, buffer)?;
             if found.is_some() {
@@ -416,9 +430,10 @@ impl Cache {
     /// holder. It has nothing to do with the entry of that name.
     ///
     /// # Errors
-    /// [`Error::Busy`] when it was not had within `timeout` (`None`: waits for ever).
+    /// [`Error::Busy`] when it was not had within `timeout` (`None`: waits for ever);
+    /// [`Error::ReadOnly`].
     pub fn hold(&self, name: impl AsRef<[u8]>, timeout: Option<Duration>) -> Result<Hold> {
-        Hold::take(self.store()?, name.as_ref(), timeout)
+        Hold::take(self.store_to_change()?, name.as_ref(), timeout)
     }
 
     pub(crate) fn get_quietly(&self, key: &[u8]) -> Result<Option<Value>> {

@@ -29,6 +29,10 @@ impl Cache {
     /// # Errors
     /// As [`Cache::flush`].
     pub fn close(self) -> Result<()> {
+        if self.store()?.dir.is_read_only() {
+            // There is nothing to flush, and nothing is left behind.
+            return Ok(());
+        }
         let store = self.writable()?;
         store.close(self.patience(store))
     }
@@ -64,9 +68,14 @@ impl Cache {
     /// What was counted, since the store was made or the last reset. `reset`: begins anew.
     ///
     /// # Errors
-    /// See [`Cache`].
+    /// See [`Cache`]; to reset is to write.
     pub fn stats(&self, reset: bool) -> Result<Stats> {
-        Ok(Stats::read(self.store()?, reset))
+        let store = if reset {
+            self.store_to_change()?
+        } else {
+            self.store()?
+        };
+        Ok(Stats::read(store, reset))
     }
 
     /// Bytes of live keys, values and record headers; expired entries not yet removed included.

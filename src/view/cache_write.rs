@@ -51,7 +51,7 @@ impl Cache {
         value: impl AsRef<[u8]>,
         options: &SetOptions,
     ) -> Result<()> {
-        let store = self.store()?;
+        let store = self.store_to_change()?;
         let now = store.now_ms();
         let prepared = prepare::bytes(store, value.as_ref(), options, now)?;
         self.set_prepared(store, key.as_ref(), prepared, options, now)
@@ -67,7 +67,7 @@ impl Cache {
         number: impl Into<Number>,
         options: &SetOptions,
     ) -> Result<()> {
-        let store = self.store()?;
+        let store = self.store_to_change()?;
         let now = store.now_ms();
         let prepared = prepare::number(store, number.into(), options, now)?;
         self.set_prepared(store, key.as_ref(), prepared, options, now)
@@ -84,7 +84,7 @@ impl Cache {
         options: &SetOptions,
     ) -> Result<u64> {
         prepare::check_key(key.as_ref())?;
-        let store = self.store()?;
+        let store = self.store_to_change()?;
         // A ttl counts from when the value is whole.
         let (prepared, len) = prepare::reader(store, reader, options)?;
         let now = store.now_ms();
@@ -147,7 +147,7 @@ impl Cache {
         items: impl IntoIterator<Item = (K, V)>,
         options: &SetOptions,
     ) -> Result<u64> {
-        let store = self.store()?;
+        let store = self.store_to_change()?;
         // The caller's iterator runs, and values are compressed, before the lock is taken.
         let items: Vec<(K, V)> = items.into_iter().collect();
         let now = store.now_ms();
@@ -187,7 +187,7 @@ impl Cache {
         options: &SetOptions,
     ) -> Result<bool> {
         // Without the lock first: who comes too late need not wait.
-        let inside = state::is_inside(self.store()?);
+        let inside = state::is_inside(self.store_to_change()?);
         if !inside && self.contains(key.as_ref())? {
             return Ok(false);
         }
@@ -234,7 +234,7 @@ impl Cache {
     /// # Errors
     /// See [`Cache`]; a damaged entry is removed like any other.
     pub fn delete(&self, key: impl AsRef<[u8]>) -> Result<bool> {
-        let store = self.store()?;
+        let store = self.store_to_change()?;
         if state::is_inside(store) {
             return self.transact(|tx| tx.delete(key));
         }
@@ -406,7 +406,7 @@ impl Cache {
     /// # Errors
     /// What `work` returns; see [`Cache`]. Nothing was changed then.
     pub fn transact<T>(&self, work: impl FnOnce(&Transaction) -> Result<T>) -> Result<T> {
-        let store = self.store()?;
+        let store = self.store_to_change()?;
         if let Some(state) = state::current(store) {
             return work(&Transaction { state });
         }
@@ -474,7 +474,7 @@ impl Cache {
     /// The store, unless this thread is in a transaction on it: it would wait for itself.
     #[inline]
     pub(super) fn writable(&self) -> Result<&Arc<Store>> {
-        let store = self.store()?;
+        let store = self.store_to_change()?;
         if state::is_inside(store) {
             let what = "this thread is inside transact on this store: write with the transaction's own verbs".into();
             return Err(Error::Aborted { what });
