@@ -17,11 +17,8 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 /// | [`TooLarge`](Error::TooLarge) | a key, tag or number of tags is above its limit; a value alone is larger than `size_limit_bytes`; a batch is above its limits; more than 64 large values are on their way | the store as it was |
 /// | [`Busy`](Error::Busy) | the writer lock, the opening of the store or a held name was not had in time; a store to be opened read-only is open for writing; an entry changed 100,000 times under a reader | what [`Error::removed`] says was done, nothing else |
 /// | [`Corrupt`](Error::Corrupt) | bytes on disk are not what was written | every other entry; the damaged bytes stay where they are |
-<<<<<<< ours
 /// | [`DamagedPack`](Error::DamagedPack) | a packed file is none, is cut short, or is not what was written | the store as it was, unless the file changed while it was unpacked |
-=======
 /// | [`ReadOnly`](Error::ReadOnly) | a verb that writes, on a handle that was opened to read alone | the store as it was |
->>>>>>> theirs
 /// | [`Unsupported`](Error::Unsupported) | a newer format or an unknown feature; a filesystem larder cannot share; `get_mapped` of a value that is not its bytes; a 129th handle; 65,534 segments | not one byte changed |
 #[non_exhaustive]
 #[derive(Debug, thiserror::Error)]

@@ -39,6 +39,7 @@ pub(crate) fn rebuild(dir: Dir, known: Option<u64>, wish: &Wish) -> Result<Store
     let home = Home::of(&dir);
     let known = known.or(remembered(&dir, &home)?);
     let (identity, header_is_whole) = identity(&dir, &ours)?;
+    let unneeded = unneeded(&dir, &ours, header_is_whole)?;
     let mut ids: Vec<u64> = ours
         .iter()
         .filter_map(|name| {
@@ -49,6 +50,7 @@ pub(crate) fn rebuild(dir: Dir, known: Option<u64>, wish: &Wish) -> Result<Store
             }
         })
         .collect();
+    ids.retain(|id| !unneeded.contains(id));
     ids.sort_unstable();
     let segments = open_segments(&dir, &identity, &ids)?;
     let hash = KeyHash::new(identity.hash_seed);
@@ -110,6 +112,32 @@ pub(crate) fn rebuild(dir: Dir, known: Option<u64>, wish: &Wish) -> Result<Store
         .header
         .put(layout::DISK_BYTES_AT, create::disk_of(&store.dir)?);
     Ok(store)
+}
+
+/// Segments whose file was being removed, or made, by who died: none of their records counts. Removed.
+fn unneeded(dir: &Dir, ours: &[Name], header_is_whole: bool) -> Result<Vec<u64>> {
+    let mut gone = Vec::new();
+    if header_is_whole && let Some(file) = dir.open_to_read(Name::Header)? {
+        let bytes = dir.read_at(Name::Header, &file, layout::UNMAKING_AT, 8)?;
+        let word = bytes.try_into().map_or(0, u64::from_le_bytes);
+        gone.extend(layout::id_of_checked(word));
+    }
+    for &name in ours {
+        let Name::Segment(id) = name else { continue };
+        let Some(file) = dir.open_to_read(name)? else {
+            continue;
+        };
+        // Its maker died before it had a header; so it has nothing else.
+        let begin = dir.read_at(name, &file, 0, 4096)?;
+        let disk = dir.stat_open(name, &file)?.disk;
+        if begin.iter().all(|&byte| byte == 0) && disk <= 256 * 1024 {
+            gone.push(id);
+        }
+    }
+    for &id in &gone {
+        dir.remove(Name::Segment(id))?;
+    }
+    Ok(gone)
 }
 
 /// What a rebuild that was killed knew, in this boot and on this mount.

@@ -591,7 +591,7 @@ impl Store {
         for row in rows {
             let name = Name::Segment(row.id);
             let bytes = self.dir.stat(name)?.map_or(0, |stat| stat.disk);
-            header.put(layout::UNMAKING_AT, row.id);
+            header.put(layout::UNMAKING_AT, layout::checked_id(row.id));
             let mut ledger = Ledger::new(&self.files);
             for field in [row::STATE, row::LIVE, row::DEAD_SEQ, row::LINES, row::ID] {
                 ledger.journal.put(row_at(row.slot, field), 0);

@@ -62,11 +62,13 @@ impl Store {
     /// A segment nobody needs, whose remover died on the way: its file goes.
     fn remove_unneeded_segment(&self) -> Result<()> {
         let header = &self.files.header;
-        let id = header.get(layout::UNMAKING_AT);
-        if id == 0 {
+        let word = header.get(layout::UNMAKING_AT);
+        if word == 0 {
             return Ok(());
         }
-        if segments::rows(&self.files)?.iter().all(|row| row.id != id) {
+        if let Some(id) = layout::id_of_checked(word)
+            && segments::rows(&self.files)?.iter().all(|row| row.id != id)
+        {
             self.dir.remove(Name::Segment(id))?;
         }
         header.put(layout::UNMAKING_AT, 0);

@@ -135,7 +135,7 @@ pub(crate) const COPY_HAND_AT: u64 = 6776;
 pub(crate) const LIFE_AT: u64 = 6928;
 /// Sequence of the newest mark.
 pub(crate) const MARK_SEQ_AT: u64 = 6792;
-/// Id of a segment whose file is being removed; 0: none.
+/// Id of a segment whose file is being removed, 48 bits, and a check of it; 0: none. See [`checked_id`].
 pub(crate) const UNMAKING_AT: u64 = 6800;
 /// Rows of the list table, and posting blocks: bytes allocated, blocks handed out, first free block.
 pub(crate) const LISTS_BYTES_AT: u64 = 6808;
@@ -214,6 +214,18 @@ const _: () = assert!(UPKEEP_END <= SPACES_AT);
 const _: () = assert!(SPACES_AT + SPACE_LEN * crate::limits::SPACES_MAX as u64 == STREAMS_AT);
 const _: () = assert!(STREAMS_AT + STREAM_LEN * crate::limits::STREAMS_MAX as u64 == GRAVES_AT);
 const _: () = assert!(GRAVES_AT + GRAVES * 16 == PARTICIPANTS_AT);
+
+/// An id with a check: a flipped bit must not name another file.
+pub(crate) fn checked_id(id: u64) -> u64 {
+    let id = id & ((1 << 48) - 1);
+    id | u64::from(crc32fast::hash(&id.to_le_bytes()) & 0xFFFF) << 48
+}
+
+/// The id of a checked word; `None`: none, or damaged.
+pub(crate) fn id_of_checked(word: u64) -> Option<u64> {
+    let id = word & ((1 << 48) - 1);
+    (id != 0 && checked_id(id) == word).then_some(id)
+}
 
 /// The words a graceful leave puts under QUIET: byte ranges.
 pub(crate) const QUIET_RANGES: [(u64, u64); 5] = [

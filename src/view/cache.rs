@@ -147,14 +147,9 @@ impl Cache {
             if !store.lives(&hit, now) {
                 break;
             }
-<<<<<<< ours
-            if counted {
-                store.note_access(&hit, now);
-=======
             // Read-only, a stamp would only cost a page of this process's own.
             if counted && !store.dir.is_read_only() {
-                hit.met.set_stamp(store.second(now));
->>>>>>> theirs
+                store.note_access(&hit, now);
             }
             found = take(store, hit, buffer)?;
             if found.is_some() {

@@ -12,10 +12,10 @@ use zstd::Encoder;
 use crate::engine::store::Store;
 use crate::error::{Error, Result};
 use crate::format::pack::{self, EndFrame, EntryFrame, Frame};
+use crate::format::record::tags_of;
 use crate::view::cache::Cache;
 use crate::view::prepare;
 use crate::view::reader::ValueReader;
-use crate::view::state;
 use crate::view::value::{Number, Value, ValueKind};
 
 /// Bytes of a large value read at a time.
@@ -156,8 +156,7 @@ impl Cache {
     fn take(&self, key: &[u8], choice: &PackChoice) -> Result<Option<Taken>> {
         let found = self.look_up(key, false, |store, hit, buffer| {
             let head = hit.head;
-            let tags: Vec<Vec<u8>> = state::tags_of(&head, &buffer)
-                .into_iter()
+            let tags: Vec<Vec<u8>> = tags_of(&head, &buffer)
                 .map(|id| store.tag_name(id))
                 .collect::<Result<_>>()?;
             if !choice.tags.iter().all(|tag| tags.contains(tag)) {

@@ -71,17 +71,12 @@ pub(crate) fn bytes<'a>(
             max_bytes,
         });
     }
-    let kind = options.kind.unwrap_or(ValueKind::Bytes);
-    if matches!(kind, ValueKind::Integer | ValueKind::Float) {
-        return Err(Error::Codec {
-            what: "numbers are set with set_number, or by incr and decr".into(),
-        });
-    }
+    let kind = kind_of(options)?;
     let mut prepared = Prepared {
         bytes: Cow::Borrowed(value),
         zstd: None,
         stream: None,
-        kind: kind.to_byte()?,
+        kind,
         expires_ms: expires_ms(store, options, now_ms)?,
         sliding_ms: options.sliding_ms(),
         cost_s: options.cost_s,
@@ -96,6 +91,16 @@ pub(crate) fn bytes<'a>(
         prepared.compress(store, value, options)?;
     }
     Ok(prepared)
+}
+
+/// What kind of value a caller says it is.
+fn kind_of(options: &SetOptions) -> Result<u8> {
+    match options.kind.unwrap_or(ValueKind::Bytes) {
+        ValueKind::Integer | ValueKind::Float => Err(Error::Codec {
+            what: "numbers are set with set_number, or by incr and decr".into(),
+        }),
+        kind => kind.to_byte(),
+    }
 }
 
 /// Prepares whatever a reader gives, in bounded memory. Returns its length too.
@@ -133,7 +138,7 @@ pub(crate) fn reader(
             len,
         ));
     }
-    let kind = options.kind.unwrap_or(ValueKind::Bytes).to_byte()?;
+    let kind = kind_of(options)?;
     let mut stream = Stream::begin(store)?;
     stream.write(&head)?;
     head.resize(CHUNK, 0);

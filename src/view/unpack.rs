@@ -367,7 +367,9 @@ impl Unpacking<'_> {
         }
         match self.commit() {
             // Dead value files may make room; not while the lock is held.
-            Err(Error::Full { .. }) if self.store.make_way()? => self.commit()?,
+            Err(Error::Full { needed_bytes, .. }) if self.store.make_way(needed_bytes)? => {
+                self.commit()?
+            }
             done => done?,
         }
         self.batch.clear();
@@ -382,6 +384,8 @@ impl Unpacking<'_> {
         for item in &self.batch {
             report.note(self.cache, &item.key, item.value_len);
             let prepared = Prepared {
+                sliding_ms: None,
+                cost_s: None,
                 bytes: Cow::Borrowed(&item.value),
                 zstd: item.zstd,
                 stream: None,
