@@ -88,6 +88,7 @@ impl Command {
             Self::Clear => Some("clear removes every entry"),
             Self::Import(_) | Self::ImportWorker(_) => Some("import stores files"),
             Self::Memo(_) => Some("memo stores an answer"),
+            Self::Unpack(_) => Some("unpack stores entries"),
             Self::Stats(args) if args.reset => Some("stats --reset starts counting anew"),
             Self::Settings(args) if !args.changes.is_empty() => {
                 Some("NAME=VALUE changes a setting")
@@ -98,6 +99,7 @@ impl Command {
             | Self::Settings(_)
             | Self::Log(_)
             | Self::Check
+            | Self::Pack(_)
             | Self::Export(_) => None,
         }
     }
