@@ -10,6 +10,7 @@ pub(crate) mod densify;
 pub(crate) mod evict;
 pub(crate) mod expire;
 pub(crate) mod ghost;
+pub(crate) mod keeper;
 pub(crate) mod kill;
 pub(crate) mod large;
 pub(crate) mod ledger;

@@ -369,6 +369,7 @@ impl Drop for Store {
             return;
         }
         let header = &self.files.header;
+        self.retire_keeper();
         if writer_lock::try_take(header, &self.me) {
             if header.get(layout::JOURNAL_AT) == 0
                 && header.get(layout::PENDING_AT) == 0

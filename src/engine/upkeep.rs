@@ -90,7 +90,9 @@ impl Store {
         let header = &self.files.header;
         let second = u64::from(self.second(self.now_ms()));
         let is_due = header.get(layout::EXPIRED_UPTO_AT) < second;
-        let is_tight = self.disk_bytes() > self.limit() - self.limit() / HIGH_PARTS;
+        // Without what is reserved for streams: those who stream see to their room themselves.
+        let is_tight =
+            header.number(layout::DISK_BYTES_AT) > self.limit() - self.limit() / HIGH_PARTS;
         let target = header.get(layout::COMPACTING_AT);
         let is_sparse = self.is_sparse(MAIN_SPACE);
         if is_due || is_tight || is_sparse || target != 0 || self.surplus() > 0 {
@@ -117,6 +119,10 @@ impl Store {
         let is_compacting = self.files.header.get(layout::COMPACTING_AT) != 0 && !has_keeper;
         let is_sparse = self.is_sparse(MAIN_SPACE) && !has_keeper;
         // Twice as much as was written: so it ends.
+        if is_mine && has_keeper {
+            // It does not keep pace; perhaps it is dead.
+            self.forget_dead_keeper();
+        }
         if is_mine || is_compacting || is_sparse {
             let debt = self.debt.load(Ordering::Relaxed);
             if debt >= 64 * 1024 {
@@ -288,7 +294,8 @@ impl Store {
     /// Off the lock, after a write: files that can go now, at the cost of a sync when enough wait.
     pub(crate) fn tidy_segments(&self) {
         let limit = self.limit();
-        if self.disk_bytes() <= limit - limit / HIGH_PARTS {
+        let header = &self.files.header;
+        if header.number(layout::DISK_BYTES_AT) <= limit - limit / HIGH_PARTS {
             return;
         }
         let parts = match self.files.header.get(layout::KEEPER_AT) {

@@ -4,11 +4,12 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::engine::keeper;
 use crate::engine::open::Wish;
 use crate::error::Result;
 use crate::format::settings::{Compression, Durability, Settings};
 use crate::os::clock::{Clock, SystemClock};
-use crate::policy::Policy;
+use crate::policy::{CullPolicy, Policy};
 use crate::view::cache::Cache;
 use crate::view::handle::Handle;
 
@@ -32,6 +33,8 @@ pub struct Builder {
     setters: Vec<Setter>,
     clock: Arc<dyn Clock>,
     create: bool,
+    keeps: bool,
+    own_policy: Option<Arc<dyn CullPolicy>>,
     any_filesystem: bool,
     read_only: bool,
 }
@@ -42,6 +45,8 @@ impl Default for Builder {
             setters: Vec::new(),
             clock: Arc::new(SystemClock),
             create: true,
+            keeps: false,
+            own_policy: None,
             any_filesystem: false,
             read_only: false,
         }
@@ -124,6 +129,21 @@ impl Builder {
     /// [`Error::NotAStore`](crate::Error::NotAStore), and nothing is made.
     pub fn create(mut self, create: bool) -> Self {
         self.create = create;
+        self
+    }
+
+    /// Maintains the store in a thread of this process while it is open: expires, culls, compacts, gives
+    /// files back, so that writers seldom have to. Of all processes that ask for it one does it at a time;
+    /// when that dies or closes, another. Default false: writers do it beside their writes. A child of a
+    /// fork does not.
+    pub fn background_maintenance(mut self, maintain: bool) -> Self {
+        self.keeps = maintain;
+        self
+    }
+
+    /// A policy of the caller's own, for the culls this handle does; others follow the settings' policy.
+    pub fn custom_policy(mut self, policy: Arc<dyn CullPolicy>) -> Self {
+        self.own_policy = Some(policy);
         self
     }
 
@@ -211,6 +231,14 @@ impl Builder {
         }
         if !self.read_only {
             cache.start_syncing()?;
+            let store = cache.store()?;
+            if let Some(policy) = self.own_policy {
+                // A new handle has none yet.
+                let _ = store.own_policy.set(policy);
+            }
+            if self.keeps && !store.dir.is_read_only() {
+                keeper::start(store);
+            }
         }
         Ok(cache)
     }
