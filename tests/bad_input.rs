@@ -507,7 +507,7 @@ fn a_store_of_a_newer_format_is_refused_and_not_a_byte_changed() {
                 let path = dir.path().join(&name);
                 match name.as_str() {
                     "larder" => make_newer(&path, 8..48, version, features),
-                    name if name.ends_with(".seg") => make_newer(&path, 0..72, version, features),
+                    name if name.ends_with(".seg") => make_newer(&path, 0..80, version, features),
                     _ => {}
                 }
             }
@@ -701,7 +701,7 @@ fn settings_that_cannot_be_are_refused_by_name() {
         "{result:?}"
     );
     let result = store.update_settings(|settings| {
-        settings.size_limit_bytes = settings.segment_size_bytes / 2;
+        settings.count_limit = Some(0);
     });
     assert!(
         matches!(result, Err(Error::InvalidSetting { .. })),
@@ -910,6 +910,7 @@ fn a_full_store_refuses_and_loses_nothing() {
     let dir = common::work_dir();
     let limit = 2 << 20;
     let store = Cache::builder()
+        .policy(larder::Policy::None)
         .size_limit_bytes(limit)
         .segment_size_bytes(64 << 10)
         .large_value_bytes(16 << 10)

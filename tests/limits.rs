@@ -195,6 +195,7 @@ fn the_size_limit_holds_at_any_time() {
         let dir = common::work_dir();
         let path = dir.path();
         let store = Cache::builder()
+            .policy(larder::Policy::None)
             .size_limit_bytes(limit)
             .segment_size_bytes(256 * KIB)
             .large_value_bytes(64 * KIB)

@@ -907,6 +907,7 @@ fn a_store_that_is_full_says_so_and_keeps_what_it_took() {
     let file = packed(&from);
     let dir = common::work_dir();
     let to = Cache::builder()
+        .policy(larder::Policy::None)
         .size_limit_bytes(2 * MIB)
         .segment_size_bytes(64 * KIB)
         .open(dir.path())

@@ -390,6 +390,14 @@ impl Store {
             let entry = dead.entry(seen.place.slot).or_insert(seen.seq);
             *entry = (*entry).min(seen.seq);
         }
+        let mut ends: HashMap<u16, u64> = HashMap::new();
+        for seen in &scan.seen {
+            let end = ends.entry(seen.place.slot).or_default();
+            *end = (*end).max(seen.place.at + seen.len);
+        }
+        for (slot, end) in ends {
+            self.files.store(&self.dir, row_at(slot, row::END), end)?;
+        }
         for (slot, seq) in dead {
             self.files
                 .store(&self.dir, row_at(slot, row::DEAD_SEQ), seq)?;

@@ -662,7 +662,7 @@ impl Store {
     pub(crate) fn emptiest(&self, turn: u64) -> Result<Option<(Row, f64)>> {
         let mut rows = segments::rows(&self.files)?;
         rows.retain(|row| row.is(state::SEALED) || row.is(state::BAD));
-        let share = |row: &Row| row.live as f64 / allocated(row).max(1) as f64;
+        let share = Row::live_share;
         if turn % 8 == 7 {
             let oldest = rows
                 .iter()

@@ -344,6 +344,7 @@ impl Store {
                 state::SEALED
             };
             journal.put(row_at(tail.slot, row::LINES), header.number(lane.count()));
+            journal.put(row_at(tail.slot, row::END), tail.at);
             journal.put(
                 row_at(tail.slot, row::STATE),
                 sealed << 56 | word & layout::COPIES | front,
@@ -359,6 +360,7 @@ impl Store {
         journal.put(row_at(slot, row::DEAD_SEQ), 0);
         journal.put(row_at(slot, row::FIRST_SEQ), segment.head.first_seq);
         journal.put(row_at(slot, row::LINES), 0);
+        journal.put(row_at(slot, row::END), 0);
         journal.put(row_at(slot, row::ID), segment.head.id);
         if is_new_row {
             journal.header(layout::SEGS_USED_AT, u64::from(slot) + 1);

@@ -9,7 +9,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use crate::engine::cull::Spared;
-use crate::engine::reclaim::{Fate, allocated};
+use crate::engine::reclaim::Fate;
 use crate::engine::room::Lane;
 use crate::engine::store::{MAIN_SPACE, Proof, Store};
 use crate::error::{Error, Result};
@@ -23,6 +23,8 @@ use crate::policy::Source;
 const HIGH_PARTS: u64 = 8;
 /// And does so in every writer's way, not only in the background, from here on: 1/16.
 const URGENT_PARTS: u64 = 16;
+/// Turns of making room that give nothing back, before a write is refused.
+const IN_VAIN_MAX: u32 = 400;
 /// Entries one write removes as expired, at most.
 const EXPIRED_PER_WRITE: u64 = 14;
 /// A sealed segment with a smaller share of live bytes is compacted rather than culled.
@@ -278,7 +280,7 @@ impl Store {
         }
         let rows = segments::rows(&self.files)?;
         let sealed = || rows.iter().filter(|row| row.is(state::SEALED));
-        let has: u64 = sealed().map(allocated).sum();
+        let has: u64 = sealed().map(|row| row.end).sum();
         let live: u64 = sealed().map(|row| row.live).sum();
         if has > self.segment_size() * 4 && (live as f64) < has as f64 * LIVE_SHARE_MIN {
             let turn = self.files.header.get(layout::NEXT_FILE_AT);
@@ -317,6 +319,8 @@ impl Store {
         let start = Instant::now();
         let mut left = self.cull_limit();
         let mut some = false;
+        // Copying from one segment to another gives back less and less: it ends when it gives nothing.
+        let (mut least, mut in_vain) = (u64::MAX, 0);
         loop {
             if self.graves() > 0 || self.empty_bytes()? > 0 {
                 match self.free_durably(patience) {
@@ -327,8 +331,12 @@ impl Store {
             if self.has_room(need) {
                 return Ok(true);
             }
-            if start.elapsed() > Duration::from_secs(60) {
-                return Ok(some);
+            match self.disk_bytes() {
+                disk if disk < least => (least, in_vain) = (disk, 0),
+                _ => in_vain += 1,
+            }
+            if in_vain > IN_VAIN_MAX || start.elapsed() > Duration::from_secs(10) {
+                return Ok(some && in_vain == 0);
             }
             let mut held = match Store::lock(self, patience) {
                 Err(Error::Busy { .. }) => return Ok(some),
@@ -400,9 +408,17 @@ impl Store {
         let mut left = self.cull_limit();
         let spared = Spared::nothing();
         let mut some = false;
+        let (mut least, mut in_vain) = (u64::MAX, 0);
         for _ in 0..100_000 {
             if self.has_room(need) {
                 return Ok(true);
+            }
+            match self.disk_bytes() {
+                disk if disk < least => (least, in_vain) = (disk, 0),
+                _ => in_vain += 1,
+            }
+            if in_vain > IN_VAIN_MAX * 50 {
+                return Ok(false);
             }
             if self.empty_bytes()? >= self.segment_size() || self.graves() > 0 {
                 let freed = self.free_durably_locked(proof)?;

@@ -251,6 +251,8 @@ pub(crate) mod row {
     pub(crate) const FIRST_SEQ: u64 = 32;
     /// Records of a sealed segment; 0: not known.
     pub(crate) const LINES: u64 = 40;
+    /// Where the records of a sealed segment end, bytes; 0: not known.
+    pub(crate) const END: u64 = 48;
 }
 /// Of a row's state word: pages allocated for records.
 pub(crate) const FRONT_MASK: u64 = (1 << 28) - 1;

@@ -11,6 +11,7 @@ use arc_swap::{ArcSwapOption, Guard};
 
 use crate::error::{Error, Result};
 use crate::format::header::{self as layout, Address, ROW_LEN, Shared, row};
+use crate::format::segment::RECORDS_AT;
 use crate::limits::SEGMENT_SLOTS;
 use crate::os::dir::Dir;
 use crate::part::segment::Segment;
@@ -160,12 +161,19 @@ pub(crate) struct Row {
     pub(crate) dead_seq: u64,
     /// Records of a sealed one; 0: not known.
     pub(crate) lines: u64,
+    /// Where the records of a sealed one end, bytes; 0: not known.
+    pub(crate) end: u64,
 }
 
 impl Row {
     /// Which state it is in.
     pub(crate) fn is(&self, state: u64) -> bool {
         self.state >> 56 == state
+    }
+
+    /// Live bytes of a sealed one, as a share of its records'.
+    pub(crate) fn live_share(&self) -> f64 {
+        self.live as f64 / self.end.saturating_sub(RECORDS_AT).max(1) as f64
     }
 
     pub(crate) fn is_copies(&self) -> bool {
@@ -196,6 +204,7 @@ pub(crate) fn rows(files: &Files) -> Result<Vec<Row>> {
                 live: load(row::LIVE)?,
                 dead_seq: load(row::DEAD_SEQ)?,
                 lines: load(row::LINES)?,
+                end: load(row::END)?,
             });
         }
     }
