@@ -267,6 +267,7 @@ fn a_full_store_says_how_far_it_came() {
         "settings",
         "size_limit_bytes=4MiB",
         "segment_size_bytes=64KiB",
+        "policy=none",
     ];
     assert_eq!(run_on(&scene, "other", &settings).status, 0);
     run_on(&scene, "other", &["unpack", "file"])

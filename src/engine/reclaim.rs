@@ -50,6 +50,20 @@ pub(crate) enum Fate {
     Waits,
 }
 
+/// What stands at a place.
+enum There {
+    /// Nothing that is needed.
+    Dead,
+    /// What a word leads to, and cannot be read.
+    Damaged,
+    Entry {
+        address: Address,
+        head: Head,
+        stamp: Stamp,
+        is_live: bool,
+    },
+}
+
 /// How far a step came.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Step {
@@ -103,7 +117,7 @@ impl Store {
         let now_ms = self.now_ms();
         let mut buffer = Vec::new();
         let keymap = Keymap::of(&self.files);
-        let (mut upto, mut begin) = (None, None);
+        let (mut upto, mut begin, mut has_damage) = (None, None, false);
         while step.next - from < LINES_PER_STEP
             && step.kept_bytes < KEPT_BYTES_PER_STEP
             && victims.len() < GONE_PER_STEP
@@ -134,7 +148,14 @@ impl Store {
             match summary.kind {
                 SummaryKind::Set => {
                     let met = self.meet(&segment, place, &summary, now_ms, &mut buffer)?;
-                    if let Some((address, head, stamp, is_live)) = met {
+                    has_damage |= matches!(met, There::Damaged);
+                    if let There::Entry {
+                        address,
+                        head,
+                        stamp,
+                        is_live,
+                    } = met
+                    {
                         let told = Met { head: &head, stamp };
                         let fate = match head.options.space == MAIN_SPACE {
                             true if is_live => fate(&told),
@@ -184,8 +205,13 @@ impl Store {
         }
         step.passed_bytes = upto.unwrap_or(0) - begin.unwrap_or(upto.unwrap_or(0));
         step.gone = victims.len() as u64;
-        if let (false, Some(upto)) = (victims.is_empty(), upto) {
-            self.drop_victims(proof, target, upto, &victims)?;
+        if let (false, Some(from), Some(upto)) = (victims.is_empty(), begin, upto) {
+            // A drop would make what is damaged there seem never to have been.
+            if has_damage {
+                self.kill_victims(proof, &victims)?;
+            } else {
+                self.drop_victims(proof, target, from..upto, &victims)?;
+            }
         }
         if step.is_over {
             self.mark_empty(proof, target)?;
@@ -208,7 +234,7 @@ impl Store {
         }
     }
 
-    /// The entry whose record stands at a place; `None`: it is dead. Its record is copied into `buffer`.
+    /// What stands at a place that a line names. Of an entry, its record is copied into `buffer`.
     fn meet(
         &self,
         segment: &Segment,
@@ -216,7 +242,7 @@ impl Store {
         summary: &Summary,
         now_ms: u64,
         buffer: &mut Vec<u8>,
-    ) -> Result<Option<(Address, Head, Stamp, bool)>> {
+    ) -> Result<There> {
         let keymap = Keymap::of(&self.files);
         let mut address = None;
         keymap.words(keymap.split().bucket(summary.hash), |at, word| {
@@ -225,15 +251,20 @@ impl Store {
             }
         })?;
         let Some(address) = address else {
-            return Ok(None);
+            return Ok(There::Dead);
         };
         let Read::Whole(head) = segment.read(&self.dir, place.at, buffer)? else {
             // What cannot be read stays where it is, and its segment with it.
-            return Ok(None);
+            return Ok(There::Damaged);
         };
         let stamp = keymap.stamp_at(address)?.load(Ordering::Relaxed);
         let is_live = self.lives_by(&head, stamp, now_ms);
-        Ok(Some((address, head, Stamp::from_bits(stamp), is_live)))
+        Ok(There::Entry {
+            address,
+            head,
+            stamp: Stamp::from_bits(stamp),
+            is_live,
+        })
     }
 
     fn set_hits(&self, address: Address, hits: u8) -> Result<()> {
@@ -334,45 +365,45 @@ impl Store {
         let record = Record::decode(&bytes, segment.seed, place.at)
             .map_err(|_| self.damaged_record(segment, place.at, "a record is damaged"))?;
         let mut value: Vec<u8> = Vec::new();
-        let mut hash = 0;
-        let key = match head.kind {
-            Kind::Delete => {
+        let mut kind = head.kind;
+        let mut pair = |hash: u64, seq: u64| {
+            value.extend_from_slice(&hash.to_le_bytes());
+            value.extend_from_slice(&seq.to_le_bytes());
+        };
+        match head.kind {
+            // By its own sequence: what its key was set to since stays.
+            Kind::Delete if oldest < head.seq => {
                 let key = &bytes[head.key_at..][..head.key_len];
-                hash = self.hash.of(head.options.space, key);
-                let is_there = || -> Result<bool> {
-                    let found =
-                        self.find_to_write(head.options.space, key, hash, &mut Vec::new())?;
-                    Ok(!matches!(found, crate::engine::read::Found::Nothing))
-                };
-                if oldest >= head.seq || is_there()? {
-                    return Ok(0);
-                }
-                key
+                pair(self.hash.of(head.options.space, key), head.seq);
+                kind = Kind::Kill;
             }
+            Kind::Delete => return Ok(0),
             _ => {
-                let pairs: Vec<_> = record
+                let dropped = record.dropped().filter(|_| kind == Kind::Drop);
+                let dropped = dropped.filter(|(id, _)| others().any(|row| row.id == *id));
+                match &dropped {
+                    None => kind = Kind::Kill,
+                    Some((id, range)) => {
+                        for word in [*id, range.start, range.end] {
+                            value.extend_from_slice(&word.to_le_bytes());
+                        }
+                    }
+                }
+                let mut pair = |hash: u64, seq: u64| {
+                    value.extend_from_slice(&hash.to_le_bytes());
+                    value.extend_from_slice(&seq.to_le_bytes());
+                };
+                record
                     .kills()
                     .filter(|(_, seq)| oldest <= *seq)
-                    .flat_map(|(hash, seq)| [hash.to_le_bytes(), seq.to_le_bytes()])
-                    .flatten()
-                    .collect();
-                let dropped = record.dropped().filter(|_| head.kind == Kind::Drop);
-                let is_there = dropped.is_some_and(|(id, _)| others().any(|row| row.id == id));
-                if pairs.is_empty() && !is_there {
+                    .for_each(|(hash, seq)| pair(hash, seq));
+                if value.is_empty() {
                     return Ok(0);
                 }
-                if let Some((id, upto)) = dropped {
-                    value.extend_from_slice(&id.to_le_bytes());
-                    value.extend_from_slice(&upto.to_le_bytes());
-                }
-                value.extend_from_slice(&pairs);
-                &[]
             }
-        };
+        }
         let draft = Draft {
-            kind: head.kind,
-            space: head.options.space,
-            key,
+            kind,
             value: &value,
             stored_s: head.stored_s,
             ..self.blank_draft()
@@ -385,7 +416,7 @@ impl Store {
             order: seq,
             batch: None,
         };
-        self.append(proof, &room, &draft, standing, hash);
+        self.append(proof, &room, &draft, standing, 0);
         let to = Place {
             slot: room.segment.slot,
             at: room.at,
@@ -399,18 +430,29 @@ impl Store {
         Ok(len)
     }
 
-    /// Removes the victims of one segment: a drop up to `upto`, decided, then their words.
+    /// Removes the victims by a kill list.
+    fn kill_victims(&self, proof: &mut Proof, victims: &[Victim]) -> Result<()> {
+        let pairs: Vec<_> = victims
+            .iter()
+            .map(|victim| (victim.hash, victim.old.seq))
+            .collect();
+        self.kill(proof, &pairs)?;
+        Ok(())
+    }
+
+    /// Removes the victims of one segment: a drop of `range`, decided, then their words.
     fn drop_victims(
         &self,
         proof: &mut Proof,
         target: &Row,
-        upto: u64,
+        range: std::ops::Range<u64>,
         victims: &[Victim],
     ) -> Result<()> {
         self.make_graves(proof, victims.len().min(layout::GRAVES as usize) as u64)?;
-        let mut value = Vec::with_capacity(16 + victims.len() * 16);
-        value.extend_from_slice(&target.id.to_le_bytes());
-        value.extend_from_slice(&upto.to_le_bytes());
+        let mut value = Vec::with_capacity(24 + victims.len() * 16);
+        for word in [target.id, range.start, range.end] {
+            value.extend_from_slice(&word.to_le_bytes());
+        }
         let oldest = segments::rows(&self.files)?
             .iter()
             .filter(|row| row.id != target.id && row.dead_seq != 0)
@@ -500,7 +542,7 @@ impl Store {
             ledger.tail(&room, place, len, 1, place, seq);
             ledger.journal.commit(&self.files, &self.dir)?;
         }
-        let Some((id, upto)) = record.dropped() else {
+        let Some((id, range)) = record.dropped() else {
             return self.end_pending();
         };
         let rows = segments::rows(&self.files)?;
@@ -514,7 +556,7 @@ impl Store {
         let mut buffer = Vec::new();
         for index in 0..self.lines_of(target) {
             let summary = match segment.line(index) {
-                Some(Line::Whole(summary)) if summary.at < upto => summary,
+                Some(Line::Whole(summary)) if summary.at < range.end => summary,
                 Some(Line::Damaged) => continue,
                 _ => break,
             };
@@ -522,10 +564,10 @@ impl Store {
                 slot: target.slot,
                 at: summary.at,
             };
-            if summary.kind != SummaryKind::Set {
+            if summary.kind != SummaryKind::Set || summary.at < range.start {
                 continue;
             }
-            let Some((address, head, _, _)) =
+            let There::Entry { address, head, .. } =
                 self.meet(&segment, place, &summary, 0, &mut buffer)?
             else {
                 continue;

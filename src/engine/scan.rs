@@ -91,7 +91,10 @@ pub(crate) fn scan(
     let drops = drops(dir, segments, &all)?;
     for seen in &mut all {
         let id = segments[usize::from(seen.place.slot) - 1].head.id;
-        if seen.kind == SeenKind::Set && drops.get(&id).is_some_and(|&upto| seen.place.at < upto) {
+        let is_dropped = drops
+            .get(&id)
+            .is_some_and(|ranges| ranges.iter().any(|range| range.contains(&seen.place.at)));
+        if seen.kind == SeenKind::Set && is_dropped {
             // It went, and whatever was older of its key.
             seen.kind = SeenKind::Delete;
             seen.is_damaged = false;
@@ -384,20 +387,28 @@ fn kills(dir: &Dir, segments: &[Arc<Segment>], all: &[Seen]) -> Result<HashMap<u
     Ok(kills)
 }
 
-/// Up to which byte each segment was emptied, by its id. A damaged one is as good as none: what it
+type Drops = HashMap<u64, Vec<std::ops::Range<u64>>>;
+
+/// Which bytes of each segment were emptied, by its id. A damaged one is as good as none: what it
 /// dropped comes back as far as its segment is still there, and nothing else does.
-fn drops(dir: &Dir, segments: &[Arc<Segment>], all: &[Seen]) -> Result<HashMap<u64, u64>> {
-    let mut drops = HashMap::new();
+fn drops(dir: &Dir, segments: &[Arc<Segment>], all: &[Seen]) -> Result<Drops> {
+    let mut drops = Drops::new();
     let mut buffer = Vec::new();
     for list in all.iter().filter(|seen| seen.kind == SeenKind::Other) {
         let segment = &segments[usize::from(list.place.slot) - 1];
         if let Read::Whole(head) = segment.read(dir, list.place.at, &mut buffer)?
             && head.kind == Kind::Drop
             && let Ok(record) = Record::decode(&buffer, segment.seed, list.place.at)
-            && let Some((id, upto)) = record.dropped()
+            && let Some((id, range)) = record.dropped()
         {
-            let entry = drops.entry(id).or_insert(upto);
-            *entry = (*entry).max(upto);
+            let ranges = drops.entry(id).or_default();
+            // One after the other, mostly.
+            match ranges.last_mut() {
+                Some(last) if last.end >= range.start && last.start <= range.start => {
+                    last.end = last.end.max(range.end);
+                }
+                _ => ranges.push(range),
+            }
         }
     }
     Ok(drops)

@@ -35,7 +35,8 @@ pub(crate) enum Kind {
     Kill = 3,
     /// Says how far the log is durable: seq u64.
     Mark = 4,
-    /// Removes what a segment holds before a byte: id u64, byte u64, then pairs as in a kill list.
+    /// Removes what a segment holds between two bytes: id u64, from u64, upto u64, then pairs as in a kill
+    /// list.
     Drop = 5,
 }
 
@@ -436,7 +437,7 @@ impl<'a> Record<'a> {
     /// The (hash, seq) pairs of a kill list.
     pub(crate) fn kills(&self) -> impl Iterator<Item = (u64, u64)> + 'a {
         let value = match self.head.kind {
-            Kind::Drop => self.value().get(16..).unwrap_or(&[]),
+            Kind::Drop => self.value().get(24..).unwrap_or(&[]),
             _ => self.value(),
         };
         value
@@ -444,9 +445,10 @@ impl<'a> Record<'a> {
             .map(|pair| (word_at(pair, 0).unwrap_or(0), word_at(pair, 8).unwrap_or(0)))
     }
 
-    /// The segment a drop is about, and up to which byte.
-    pub(crate) fn dropped(&self) -> Option<(u64, u64)> {
-        Some((word_at(self.value(), 0)?, word_at(self.value(), 8)?))
+    /// The segment a drop is about, and which of its bytes.
+    pub(crate) fn dropped(&self) -> Option<(u64, std::ops::Range<u64>)> {
+        let word = |n: usize| word_at(self.value(), n * 8);
+        Some((word(0)?, word(1)?..word(2)?))
     }
 
     /// The durable sequence a mark names.
