@@ -10,6 +10,7 @@ use std::sync::atomic::{Ordering, fence};
 
 use crate::engine::change::Change;
 use crate::engine::cull::Spared;
+use crate::engine::kill::KillRecord;
 use crate::engine::ledger::{Ledger, Replaced, volume_of};
 use crate::engine::postings::{FEW, tag_steps};
 use crate::engine::read::Found;
@@ -315,7 +316,7 @@ impl Store {
         tags.sort_unstable();
         tags.dedup();
         let first = items.first().map_or(last, |item| item.seq);
-        self.after_tags(proof, &tags, &Spared(first..=last))
+        self.after_tags(proof, &tags, &Spared(first..last + 1))
     }
 
     fn append_batch(
@@ -628,9 +629,11 @@ impl Store {
                 &victims,
                 &[],
                 &room,
-                first,
-                head.len() as u64,
-                head.seq,
+                KillRecord {
+                    place: first,
+                    len: head.len() as u64,
+                    seq: head.seq,
+                },
                 done,
             )?;
             return Ok(());

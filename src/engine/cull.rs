@@ -14,7 +14,7 @@ use crate::engine::room::Lane;
 use crate::engine::store::{MAIN_SPACE, Proof, Store, stat};
 use crate::error::Result;
 use crate::format::bucket::{self, is_whole};
-use crate::format::header::{self as layout, Address, space, state};
+use crate::format::header::{self as layout, space, state};
 use crate::format::record::{Head, Kind};
 use crate::format::stamp::Stamp;
 use crate::part::keymap::Keymap;
@@ -25,13 +25,20 @@ use crate::policy::{self, Candidate, CullPolicy, Lanes, Source, Verdict};
 /// Draws in which nobody was found who may go, before a cull gives up.
 const DRAWS_IN_VAIN: u32 = 8;
 
+/// A word of the keymap, drawn at random, and its stamp.
+#[derive(Clone, Copy, Debug)]
+struct Drawn {
+    word: u64,
+    stamp: u32,
+}
+
 /// Sequences that a cull leaves alone: those of the write it is for.
 #[derive(Clone, Debug)]
-pub(crate) struct Spared(pub(crate) std::ops::RangeInclusive<u64>);
+pub(crate) struct Spared(pub(crate) std::ops::Range<u64>);
 
 impl Spared {
     pub(crate) fn nothing() -> Spared {
-        Spared(1..=0)
+        Spared(0..0)
     }
 }
 
@@ -205,8 +212,8 @@ impl Store {
             let (drawn, is_all) = self.draw(draw)?;
             let take = if is_all { 1 } else { take }.min(most as usize);
             let mut ranked = Vec::with_capacity(drawn.len());
-            for (address, word, bits) in drawn {
-                let stamp = Stamp::from_bits(bits);
+            for Drawn { word, stamp } in drawn {
+                let stamp = Stamp::from_bits(stamp);
                 let head = match policy.looks_at_records() {
                     true => match self.head_behind(word, &mut buffer)? {
                         Some(head) => Some(head),
@@ -227,11 +234,11 @@ impl Store {
                         cost_seconds: 0.0,
                     },
                 };
-                ranked.push((policy.rank(&candidate), address, word));
+                ranked.push((policy.rank(&candidate), word));
             }
-            ranked.sort_unstable_by_key(|(rank, ..)| std::cmp::Reverse(*rank));
+            ranked.sort_unstable_by_key(|(rank, _)| std::cmp::Reverse(*rank));
             let mut victims = Vec::new();
-            for (_, _, word) in ranked {
+            for (_, word) in ranked {
                 if victims.len() >= take {
                     break;
                 }
@@ -267,11 +274,11 @@ impl Store {
     }
 
     /// Words of entries at random, each once; and whether these are all there are.
-    fn draw(&self, count: usize) -> Result<(Vec<(Address, u64, u32)>, bool)> {
+    fn draw(&self, count: usize) -> Result<(Vec<Drawn>, bool)> {
         let keymap = Keymap::of(&self.files);
         let buckets = keymap.split().buckets();
-        let mut drawn: Vec<(Address, u64, u32)> = Vec::new();
-        let visit = |index: u64, drawn: &mut Vec<(Address, u64, u32)>| -> Result<()> {
+        let mut drawn: Vec<Drawn> = Vec::new();
+        let visit = |index: u64, drawn: &mut Vec<Drawn>| -> Result<()> {
             let mut words = Vec::new();
             keymap.words(index, |address, word| {
                 if is_whole(word) {
@@ -280,7 +287,7 @@ impl Store {
             })?;
             for (address, word) in words {
                 let stamp = keymap.stamp_at(address)?.load(Ordering::Relaxed);
-                drawn.push((address, word, stamp));
+                drawn.push(Drawn { word, stamp });
             }
             Ok(())
         };

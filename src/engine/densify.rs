@@ -49,10 +49,10 @@ impl Store {
             return Ok(false);
         };
         let done = self.densify_some(proof, work);
-        if !matches!(done, Ok(false)) {
-            if let Some(work) = job.take() {
-                self.end_densifying(&work, matches!(done, Ok(true)))?;
-            }
+        if !matches!(done, Ok(false))
+            && let Some(work) = job.take()
+        {
+            self.end_densifying(&work, matches!(done, Ok(true)))?;
         }
         done.map(|_| true)
     }

@@ -29,6 +29,14 @@ pub(super) fn untag(ledger: &mut Ledger<'_>, tags: &[u32], old: &Replaced) -> Re
     Ok(())
 }
 
+/// Where a kill list stands.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct KillRecord {
+    pub(super) place: Place,
+    pub(super) len: u64,
+    pub(super) seq: u64,
+}
+
 /// A version found under the lock, to be removed under the same.
 #[derive(Clone, Debug)]
 pub(crate) struct Version {
@@ -124,7 +132,8 @@ impl Store {
         self.decide(place, room.at + len, victims.len() as u64, u64::MAX, 0);
         proof.dirty = false;
         self.logged(len);
-        self.roll_kill(victims, versions, &room, place, len, seq, 0)
+        let list = KillRecord { place, len, seq };
+        self.roll_kill(victims, versions, &room, list, 0)
     }
 
     pub(super) fn roll_kill(
@@ -132,9 +141,7 @@ impl Store {
         victims: &[(u64, u64)],
         versions: &[Version],
         room: &Room,
-        place: Place,
-        len: u64,
-        seq: u64,
+        KillRecord { place, len, seq }: KillRecord,
         done: u64,
     ) -> Result<u64> {
         if done == 0 {

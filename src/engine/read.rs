@@ -75,6 +75,10 @@ impl<'a> Hit<'a> {
 }
 
 /// What a look-up for a writer finds.
+#[allow(
+    clippy::large_enum_variant,
+    reason = "it lives on the stack, for one look"
+)]
 pub(crate) enum Found<'a> {
     /// The newest version, whole.
     Entry(Hit<'a>),

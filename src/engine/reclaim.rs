@@ -51,6 +51,10 @@ pub(crate) enum Fate {
 }
 
 /// What stands at a place.
+#[allow(
+    clippy::large_enum_variant,
+    reason = "it lives on the stack, for one look"
+)]
 enum There {
     /// Nothing that is needed.
     Dead,

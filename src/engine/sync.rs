@@ -279,6 +279,6 @@ pub(crate) fn locked<T>(
     let before = store.committed();
     let done = work(store, proof)?;
     store.mark_if_due(proof);
-    store.upkeep_beside(proof, &Spared(before + 1..=store.committed()));
+    store.upkeep_beside(proof, &Spared(before + 1..store.committed() + 1));
     Ok(done)
 }

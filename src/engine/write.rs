@@ -135,7 +135,7 @@ impl Store {
         proof.dirty = false;
         self.turn(seq);
         self.after_set(draft, insert, len);
-        self.after_tags(proof, draft.tags, &Spared(seq..=seq))
+        self.after_tags(proof, draft.tags, &Spared(seq..seq + 1))
     }
 
     /// After entries got tags: their lists stay short, and within their quotas.

@@ -137,7 +137,7 @@ impl State {
             store.put_quota(id, bytes)?;
             store.cull_to_quota(proof, id, &Spared::nothing())?;
         }
-        store.upkeep_beside(proof, &Spared(before + 1..=store.committed()));
+        store.upkeep_beside(proof, &Spared(before + 1..store.committed() + 1));
         for stream in self.streams.drain(..) {
             // One that was set and replaced again in the transaction is of no record: it goes.
             if changes.iter().any(|change| {
