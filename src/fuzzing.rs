@@ -91,6 +91,7 @@ pub fn segment_scan(bytes: &[u8]) {
             hash_seed: 1,
             created_ms: 0,
             life_seq: 1,
+            life: 1,
             copies: false,
         };
         file[..RECORDS_AT as usize].copy_from_slice(&head.encode());

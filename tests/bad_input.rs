@@ -507,7 +507,7 @@ fn a_store_of_a_newer_format_is_refused_and_not_a_byte_changed() {
                 let path = dir.path().join(&name);
                 match name.as_str() {
                     "larder" => make_newer(&path, 8..48, version, features),
-                    name if name.ends_with(".seg") => make_newer(&path, 0..80, version, features),
+                    name if name.ends_with(".seg") => make_newer(&path, 0..88, version, features),
                     _ => {}
                 }
             }

@@ -93,10 +93,11 @@ impl Store {
                     // What a later life of the log did not take over.
                     let lives = rows[n + 1..].iter().filter_map(|newer| {
                         let newer = self.segments.get(&self.files, &self.dir, newer.slot);
-                        newer.ok().flatten().map(|newer| newer.head.life_seq)
+                        newer.ok().flatten().map(|newer| newer.head)
                     });
                     let until = lives
-                        .filter(|&life| life > segment.head.life_seq)
+                        .filter(|newer| newer.life > segment.head.life)
+                        .map(|newer| newer.life_seq)
                         .min()
                         .unwrap_or(u64::MAX);
                     self.check_segment(&segment, until, &mut report)?;

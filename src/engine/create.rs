@@ -54,6 +54,7 @@ pub(crate) fn blank_header(header: &Header, identity: &Identity) {
     header.put(layout::SEGS_USED_AT, 1);
     header.put(layout::NEXT_FILE_AT, 1);
     header.put(layout::NEXT_TAG_AT, 1);
+    header.put(layout::LIFE_SEQ_AT, 1);
     header.put(layout::LIFE_AT, 1);
 }
 

@@ -47,7 +47,8 @@ impl Store {
                     }
                     blocks -= 1;
                     left = left.saturating_sub(CELLS);
-                    done.removed += self.expire_block(proof, list, now_ms)?;
+                    let most = most.saturating_sub(done.removed);
+                    done.removed += self.expire_block(proof, list, now_ms, most)?;
                 }
             }
             if upto >= now {
@@ -78,8 +79,8 @@ impl Store {
         Ok(next)
     }
 
-    /// Walks a list's first block and takes it away. How many entries went.
-    fn expire_block(&self, proof: &mut Proof, list: List, now_ms: u64) -> Result<u64> {
+    /// Walks a list's first block and takes it away. How many entries went, at most `most`.
+    fn expire_block(&self, proof: &mut Proof, list: List, now_ms: u64, most: u64) -> Result<u64> {
         let mut cells = Vec::with_capacity(CELLS as usize);
         lists::cells_from_first(&self.files, list, 1, &mut cells)?;
         let mut victims = Vec::new();
@@ -90,8 +91,8 @@ impl Store {
             let found = self.find_posting(posting, &mut buffer, |head| head.seq as u32);
             let Ok(Some(hit)) = found else { continue };
             let expires_ms = self.expiry_of(&hit, now_ms);
-            if expires_ms > now_ms {
-                later.push((expires_ms, posting));
+            if expires_ms > now_ms || victims.len() as u64 >= most {
+                later.push((expires_ms.max(now_ms), posting));
             } else {
                 let key = hit.key(&buffer);
                 let hash = self.hash.of(hit.head.options.space, key);

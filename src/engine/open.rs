@@ -222,6 +222,12 @@ fn make(dir: Dir, wish: &Wish) -> Result<Store> {
         hash_seed,
         created_ms: wish.clock.now_ms() / 1_000 * 1_000,
     };
+    // What an earlier attempt left: segments without a header, so without a record.
+    for name in dir.list()?.0 {
+        if matches!(name, Name::Segment(_)) {
+            dir.remove(name)?;
+        }
+    }
     let files = create::files(&dir, &identity, &wish.settings)?;
     let me = participants::join(&files.header, &dir)?;
     let store = Store::new(Opened {

@@ -97,6 +97,11 @@ pub(crate) fn rebuild(dir: Dir, known: Option<u64>, wish: &Wish) -> Result<Store
         layout::EXPIRED_UPTO_AT,
         u64::from(store.second(store.now_ms())),
     );
+    let lives = segments.iter().map(|segment| segment.head.life).max();
+    store
+        .files
+        .header
+        .put(layout::LIFE_AT, lives.unwrap_or(0) + 1);
     store.enter_segments(&segments)?;
     store.enter_winners(&winners)?;
     store.settle_counters(&scan, &ours)?;
@@ -383,7 +388,7 @@ impl Store {
             last_file.unwrap_or(0).min(u64::MAX / 2) + 1,
         );
         header.put(layout::COMMITTED_AT, scan.end_seq);
-        header.put(layout::LIFE_AT, scan.end_seq + 1);
+        header.put(layout::LIFE_SEQ_AT, scan.end_seq + 1);
         let mut dead: HashMap<u16, u64> = HashMap::new();
         for seen in &scan.seen {
             // Smaller than needed is safe: it only keeps tombstones longer.

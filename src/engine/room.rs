@@ -298,7 +298,8 @@ impl Store {
             first_seq: self.committed() + 1,
             hash_seed: self.hash_seed,
             created_ms: self.created_ms,
-            life_seq: header.get(layout::LIFE_AT),
+            life_seq: header.get(layout::LIFE_SEQ_AT),
+            life: header.get(layout::LIFE_AT),
             copies: lane == Lane::Copies,
         };
         let made = Segment::create(&self.dir, head, slot, front, BACK_STEP_MIN);

@@ -72,8 +72,10 @@ pub(crate) fn scan(
     // What a segment of an earlier life holds from a later life's first sequence on was never
     // acknowledged.
     let later_life = |segment: &Segment| {
-        let lives = segments.iter().map(|other| other.head.life_seq);
-        lives.filter(|&life| life > segment.head.life_seq).min()
+        let later = segments
+            .iter()
+            .filter(|other| other.head.life > segment.head.life);
+        later.map(|other| other.head.life_seq).min()
     };
     for segment in segments {
         let end = later_life(segment).unwrap_or(u64::MAX);

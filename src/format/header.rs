@@ -131,8 +131,9 @@ pub(crate) const COPY_VOLUME_AT: u64 = 6752;
 /// Where the policy's hand is in each lane: id of the segment, index of the record.
 pub(crate) const LOG_HAND_AT: u64 = 6760;
 pub(crate) const COPY_HAND_AT: u64 = 6776;
-/// The sequence with which the log went on after the last rebuild.
-pub(crate) const LIFE_AT: u64 = 6928;
+/// The sequence with which the log went on after the last rebuild, and how many lives it has had.
+pub(crate) const LIFE_SEQ_AT: u64 = 6928;
+pub(crate) const LIFE_AT: u64 = 6960;
 /// Sequence of the newest mark.
 pub(crate) const MARK_SEQ_AT: u64 = 6792;
 /// Id of a segment whose file is being removed, 48 bits, and a check of it; 0: none. See [`checked_id`].

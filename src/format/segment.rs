@@ -11,10 +11,11 @@
 //! |  48 |   8 | first seq  | not above that of its first record                     |
 //! |  56 |   8 | hash seed  | the store's                                            |
 //! |  64 |   8 | created    | ms since 1970, the store's                             |
-//! |  72 |   8 | life       | sequence with which the log went on after the last     |
+//! |  72 |   8 | life seq   | sequence with which the log went on after the last     |
 //! |     |     |            | rebuild: what a segment of an earlier life holds at or |
 //! |     |     |            | above it was never acknowledged                        |
-//! |  80 |   4 | crc        | CRC-32 of bytes 0..80                                  |
+//! |  80 |   8 | life       | which one it is, counted from 1                        |
+//! |  88 |   4 | crc        | CRC-32 of bytes 0..88                                  |
 //! |  96 |     | records    | each 8-aligned                                         |
 //! | -16n|  16 | summary    | of record n, counted from 1: see [`Summary`]           |
 //!
@@ -30,7 +31,7 @@ pub(crate) const RECORDS_AT: u64 = 96;
 /// Bytes of one record's summary: its footer.
 pub(crate) const SUMMARY_LEN: u64 = 16;
 
-const CRC_AT: usize = 80;
+const CRC_AT: usize = 88;
 /// Feature: it is of the second lane, where records go that were kept.
 pub(crate) const COPIES: u32 = 1;
 
@@ -43,8 +44,9 @@ pub(crate) struct SegmentHead {
     pub(crate) first_seq: u64,
     pub(crate) hash_seed: u64,
     pub(crate) created_ms: u64,
-    /// The first sequence of this life of the log.
+    /// The first sequence of this life of the log, and its number: two may begin with one sequence.
     pub(crate) life_seq: u64,
+    pub(crate) life: u64,
     /// Of the second lane: records that were kept when their first segment went.
     pub(crate) copies: bool,
 }
@@ -72,6 +74,7 @@ impl SegmentHead {
             (56, self.hash_seed),
             (64, self.created_ms),
             (72, self.life_seq),
+            (80, self.life),
         ] {
             bytes[at..at + 8].copy_from_slice(&word.to_le_bytes());
         }
@@ -116,6 +119,7 @@ impl SegmentHead {
             hash_seed: word(56),
             created_ms: word(64),
             life_seq: word(72),
+            life: word(80),
             copies: half(12) & COPIES != 0,
         })
     }
@@ -214,6 +218,7 @@ mod tests {
             hash_seed: 5,
             created_ms: 6,
             life_seq: 2,
+            life: 3,
             copies: true,
         };
         let whole = head.encode();
