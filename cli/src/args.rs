@@ -20,7 +20,8 @@ use crate::{escape, time};
 #[derive(Debug, Parser)]
 #[command(name = "larder", version)]
 pub(crate) struct Cli {
-    /// The directory of the store; `set`, `incr`, `settings`, `import`, `unpack` and `memo` create it.
+    /// The directory of the store; `set`, `incr`, `settings`, `quota`, `import`, `unpack` and `memo`
+    /// create it.
     #[arg(
         long,
         global = true,
@@ -63,6 +64,32 @@ pub(crate) enum Command {
     Settings(Settings),
     /// Remove every entry and print how many there were.
     Clear,
+    Evict(Evict),
+    /// List the tags by name: what their entries take, and the most they may.
+    Tags(Tags),
+    Quota(Quota),
+    /// Remove the entries that have expired.
+    ///
+    /// They are not seen by anybody, and go by themselves when others are written; this is for a store
+    /// to which nobody writes. It costs by those that have expired. Ended in between (Ctrl-C), some have
+    /// gone: run it again.
+    #[command(verbatim_doc_comment)]
+    Expire(Upkeep),
+    /// Evict by the store's policy until all its limits hold.
+    ///
+    /// For a limit that was just lowered: writers see to it that limits hold, as far as cull_limit lets
+    /// them. Removes what has expired first. About an eighth of size_limit_bytes is kept free. Ended in
+    /// between (Ctrl-C), some have gone: run it again.
+    #[command(verbatim_doc_comment)]
+    Cull(Upkeep),
+    /// Give every dead byte back to the filesystem.
+    ///
+    /// Copies what lives in files with dead records and removes them, down to a few per cent of dead
+    /// bytes. Removes what has expired and what the limits do not allow first. Others read and write
+    /// meanwhile. Ended in between (Ctrl-C), every entry is whole and what was given back stays so.
+    #[command(verbatim_doc_comment)]
+    Compact(Upkeep),
+    Maintain(Maintain),
     /// Show the records of the store's log in readable form.
     Log(Log),
     /// Read all of the store and report what is damaged; exit 0 when sound, 1 when not.
@@ -86,6 +113,12 @@ impl Command {
             Self::Touch(_) => Some("touch changes when a key expires"),
             Self::Incr(_) => Some("incr stores a number"),
             Self::Clear => Some("clear removes every entry"),
+            Self::Evict(_) => Some("evict removes entries"),
+            Self::Quota(_) => Some("quota changes what a tag may take"),
+            Self::Expire(_) => Some("expire removes entries"),
+            Self::Cull(_) => Some("cull removes entries"),
+            Self::Compact(_) => Some("compact copies records and removes files"),
+            Self::Maintain(_) => Some("maintain removes entries and files"),
             Self::Import(_) | Self::ImportWorker(_) => Some("import stores files"),
             Self::Memo(_) => Some("memo stores an answer"),
             Self::Unpack(_) => Some("unpack stores entries"),
@@ -95,6 +128,7 @@ impl Command {
             }
             Self::Get(_)
             | Self::Ls(_)
+            | Self::Tags(_)
             | Self::Stats(_)
             | Self::Settings(_)
             | Self::Log(_)
@@ -124,6 +158,13 @@ pub(crate) struct Set {
     /// Expire after this long (500ms, 30s, 1h30m, 7d); without it the store's default_ttl applies.
     #[arg(long, value_name = "D", value_parser = time::parse_span)]
     pub(crate) ttl: Option<Duration>,
+    /// Each read begins the time of --ttl anew.
+    #[arg(long, requires = "ttl")]
+    pub(crate) sliding: bool,
+    /// What it takes to make the value again: the policy cost-aware weighs it, and `stats` counts it
+    /// as saved with each hit.
+    #[arg(long, value_name = "SECONDS", allow_negative_numbers = true, value_parser = parse_cost)]
+    pub(crate) cost: Option<f64>,
 }
 
 #[derive(Debug, Args)]
@@ -190,6 +231,79 @@ pub(crate) struct Settings {
 pub(crate) struct Log {
     /// The segment's number; without it, all segments.
     pub(crate) segment: Option<u64>,
+}
+
+/// Remove the entries that have a tag.
+///
+/// With several tags those that have any of them go, with --all those that have all. It costs by these
+/// entries, not by the store. What is stored with the tag meanwhile may stay. Ended in between (Ctrl-C),
+/// some have gone and the others are whole: run it again.
+///
+/// Exit 0 also when nobody had the tags.
+#[derive(Debug, Args)]
+#[command(verbatim_doc_comment)]
+pub(crate) struct Evict {
+    /// A tag, its bytes as they are.
+    #[arg(required = true, value_name = "TAG")]
+    pub(crate) tags: Vec<OsString>,
+    /// Only entries that have all of the tags.
+    #[arg(long)]
+    pub(crate) all: bool,
+    /// Say what was done as one JSON object: entries.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Tags {
+    /// One JSON object a line: name, entries, bytes, quota_bytes.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// Limit what the entries of a tag may take.
+///
+/// What is too much goes at once, and with every later write: of the same tag, oldest first, so that no
+/// tag takes another's room. Says what is left. A quota holds for all processes and is kept, also while
+/// nobody has the tag.
+#[derive(Debug, Args)]
+#[command(verbatim_doc_comment)]
+pub(crate) struct Quota {
+    /// The tag, its bytes as they are.
+    pub(crate) tag: OsString,
+    /// The most bytes: a number, or 512KiB, 64MiB, 2GiB; `none`: as many as fit.
+    #[arg(value_parser = parse_quota)]
+    pub(crate) bytes: Limit,
+}
+
+/// A number of bytes, or as many as there are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Limit(pub(crate) Option<u64>);
+
+#[derive(Debug, Args)]
+pub(crate) struct Upkeep {
+    /// Say what was done as one JSON object: expired, culled (evicted), kept (copied records),
+    /// kept_bytes, freed_bytes, is_over, disk_usage_bytes.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// Keep the store small, within a budget: expire, cull, compact.
+///
+/// Writers do the same beside their writes, a little at a time; this is for the hours without writes.
+/// Without a budget it ends when nothing is left to do. It goes in steps of under a millisecond; others
+/// read and write in between. Ended in between (Ctrl-C), what was done stays done.
+#[derive(Debug, Args)]
+#[command(verbatim_doc_comment)]
+pub(crate) struct Maintain {
+    /// End after so long (500ms, 5s, 1m).
+    #[arg(long, value_name = "D", value_parser = time::parse_span)]
+    pub(crate) time: Option<Duration>,
+    /// End after so many bytes of records were copied (a number, or 512KiB, 64MiB, 2GiB).
+    #[arg(long, value_name = "BYTES", value_parser = parse_size)]
+    pub(crate) bytes: Option<u64>,
+    #[command(flatten)]
+    pub(crate) report: Upkeep,
 }
 
 /// Store a tree of files, with several processes at once.
@@ -346,6 +460,33 @@ fn parse_number(text: &str) -> Result<Number, String> {
     }
 }
 
+/// The notation of sizes is that of the settings.
+fn parse_size(text: &str) -> Result<u64, String> {
+    let mut settings = larder::Settings::default();
+    settings
+        .set_by_name("size_limit_bytes", text)
+        .map_err(|_| "write bytes, or 512KiB, 64MiB, 2GiB".to_owned())?;
+    Ok(settings.size_limit_bytes)
+}
+
+fn parse_quota(text: &str) -> Result<Limit, String> {
+    if text == "none" {
+        return Ok(Limit(None));
+    }
+    match parse_size(text) {
+        Ok(0) => Err("0 bytes hold no entry: evict the tag instead".to_owned()),
+        Ok(bytes) => Ok(Limit(Some(bytes))),
+        Err(why) => Err(format!("{why}, or none")),
+    }
+}
+
+fn parse_cost(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(seconds) if seconds.is_finite() && seconds >= 0.0 => Ok(seconds),
+        _ => Err("write it as seconds: 0.25, 12".to_owned()),
+    }
+}
+
 fn parse_assignment(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
         Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
@@ -362,6 +503,21 @@ mod tests {
     #[test]
     fn the_commands_fit_together() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn sizes_are_written_as_in_settings() {
+        assert_eq!(parse_size("64MiB"), Ok(64 << 20));
+        assert_eq!(parse_size("0"), Ok(0));
+        assert_eq!(parse_quota("none"), Ok(Limit(None)));
+        assert_eq!(parse_quota("1KiB"), Ok(Limit(Some(1_024))));
+        for text in ["", "-1", "64MB", "1.5KiB", "0", "never"] {
+            assert!(parse_quota(text).is_err(), "{text}");
+        }
+        assert_eq!(parse_cost("0.5"), Ok(0.5));
+        for text in ["", "-1", "inf", "nan", "5s"] {
+            assert!(parse_cost(text).is_err(), "{text}");
+        }
     }
 
     #[test]

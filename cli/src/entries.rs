@@ -19,7 +19,13 @@ const COPY_BYTES: usize = 128 << 10;
 
 pub(crate) fn set(place: &Place, args: &Set, escaped: bool) -> Result<Answer> {
     let key = bytes(&args.key, escaped)?;
-    let options = options(&args.tags, args.ttl, escaped)?;
+    let mut options = options(&args.tags, args.ttl, escaped)?;
+    if let Some(ttl) = args.ttl.filter(|_| args.sliding) {
+        options = options.sliding_ttl(ttl);
+    }
+    if let Some(seconds) = args.cost {
+        options = options.cost(seconds);
+    }
     match args.value.as_ref().filter(|value| *value != "-") {
         Some(value) => place
             .open_or_create()?

@@ -10,10 +10,12 @@ mod export;
 mod failure;
 mod import;
 mod listing;
+mod maintain;
 mod memo;
 mod pack;
 mod progress;
 mod store;
+mod tags;
 mod time;
 mod tree;
 mod unpack;
@@ -79,6 +81,13 @@ fn run(cli: Cli) -> Result<Answer> {
         Command::Stats(args) => upkeep::stats(&place, &args),
         Command::Settings(args) => upkeep::settings(&place, &args),
         Command::Clear => upkeep::clear(&place),
+        Command::Evict(args) => tags::evict(&place, &args, escaped),
+        Command::Tags(args) => tags::tags(&place, &args),
+        Command::Quota(args) => tags::quota(&place, &args, escaped),
+        Command::Expire(args) => maintain::expire(&place, &args),
+        Command::Cull(args) => maintain::cull(&place, &args),
+        Command::Compact(args) => maintain::compact(&place, &args),
+        Command::Maintain(args) => maintain::maintain(&place, &args),
         Command::Log(args) => upkeep::log(&place, &args),
         Command::Check => upkeep::check(&place),
         Command::Import(args) => import::import(&place, &args, escaped),

@@ -62,6 +62,13 @@ impl Progress {
         self.0.set_position(bytes);
     }
 
+    /// What is done so far, in words; nobody is asked for them when nobody looks.
+    pub(crate) fn tell(&self, words: impl FnOnce() -> String) {
+        if !self.0.is_hidden() {
+            self.0.set_message(words());
+        }
+    }
+
     /// Says a sentence above the bar.
     pub(crate) fn say(&self, sentence: impl Display) {
         self.0.suspend(|| say(sentence));

@@ -22,9 +22,10 @@ pub(crate) fn stats(place: &Place, args: &Stats) -> Result<Answer> {
             return writeln!(output, "{}", Value::Object(numbers));
         }
         let width = numbers.keys().map(String::len).max().unwrap_or(0);
-        numbers
-            .iter()
-            .try_for_each(|(name, number)| writeln!(output, "{name:width$}  {number}"))
+        numbers.iter().try_for_each(|(name, number)| match number {
+            Value::Null => writeln!(output, "{name:width$}  none"),
+            number => writeln!(output, "{name:width$}  {number}"),
+        })
     })
 }
 
@@ -34,7 +35,11 @@ fn numbers(cache: &Cache, reset: bool) -> Result<Map<String, Value>> {
     numbers.insert("entries".to_owned(), cache.len()?.into());
     numbers.insert("volume_bytes".to_owned(), cache.volume()?.into());
     numbers.insert("disk_usage_bytes".to_owned(), cache.disk_usage()?.into());
-    match serde_json::to_value(cache.stats(reset)?) {
+    let counted = cache.stats(reset)?;
+    // Nothing was set: none.
+    let amplification = counted.write_amplification().map(to_thousandths);
+    numbers.insert("write_amplification".to_owned(), amplification.into());
+    match serde_json::to_value(counted) {
         Ok(Value::Object(counted)) => numbers.extend(counted),
         Ok(other) => {
             return Err(Failure::new(format!(
@@ -48,6 +53,10 @@ fn numbers(cache: &Cache, reset: bool) -> Result<Map<String, Value>> {
         }
     }
     Ok(numbers)
+}
+
+fn to_thousandths(number: f64) -> f64 {
+    (number * 1_000.0).round() / 1_000.0
 }
 
 pub(crate) fn settings(place: &Place, args: &Settings) -> Result<Answer> {
@@ -167,7 +176,7 @@ fn show_report(report: &CheckReport) -> Result<Answer> {
 }
 
 /// Writes to stdout, all at once.
-fn print(
+pub(crate) fn print(
     write: impl FnOnce(&mut BufWriter<io::StdoutLock<'static>>) -> io::Result<()>,
 ) -> Result<Answer> {
     let mut output = BufWriter::new(io::stdout().lock());

@@ -69,7 +69,12 @@ impl Store {
             let some = self.kill_versions(proof, &victims)?;
             self.count(stat::CULLED, some);
             gone += some;
-            self.retire_block(list, &stay)?;
+            // What may go next keeps its place at the front: posted again it would be the last to go.
+            if stay.is_empty() || excess > 0 {
+                self.retire_block(list, &stay)?;
+            } else {
+                break;
+            }
         }
         Ok(gone)
     }
