@@ -256,3 +256,42 @@ fn a_sliding_ttl_is_renewed_by_reads_alone() {
     clock.set(1_800_000_000_000 + 19 * 8_000);
     assert!(cache.get("k").expect("get").is_none());
 }
+
+#[test]
+fn a_lowered_limit_is_met() {
+    for policy in Policy::ALL {
+        if policy == Policy::None {
+            continue;
+        }
+        for value_len in [1_000, 60_000] {
+            let dir = dir();
+            let cache = Cache::builder()
+                .size_limit_bytes(1 << 30)
+                .policy(policy)
+                .open(dir.path())
+                .expect("opens");
+            for n in 0..(60_000_000 / value_len) as u32 {
+                cache.set(n.to_le_bytes(), vec![3; value_len]).expect("set");
+            }
+            let limit = 24 << 20;
+            cache
+                .update_settings(|settings| settings.size_limit_bytes = limit)
+                .expect("lowers");
+            let begin = std::time::Instant::now();
+            cache
+                .cull()
+                .unwrap_or_else(|error| panic!("{policy} {value_len}: {error}"));
+            println!("{policy} {value_len}: {:?}", begin.elapsed());
+            let du = common::du_bytes(dir.path());
+            assert!(du <= limit + limit / 16, "{policy} {value_len}: {du}");
+            for n in 0..2_000_u32 {
+                cache
+                    .set(n.to_le_bytes(), vec![4; value_len])
+                    .unwrap_or_else(|error| panic!("{policy} {value_len}: {error}"));
+            }
+            let du = common::du_bytes(dir.path());
+            assert!(du <= limit + limit / 16, "{policy} {value_len}: {du}");
+            assert!(cache.check().expect("check").is_sound());
+        }
+    }
+}

@@ -95,6 +95,14 @@ impl Store {
             policy::Lane::Copy => (Lane::Copies, Lane::Log),
         };
         for lane in [first, second] {
+            // What may not go would be kept again and again.
+            let is_bare = match lane {
+                Lane::Log => lanes.log_bytes == 0,
+                Lane::Copies => lanes.copy_bytes == 0,
+            };
+            if is_bare {
+                continue;
+            }
             if let Some((row, index)) = self.hand(lane)? {
                 let step = self.move_hand(proof, lane, &row, index, most, (policy, spared))?;
                 if step.next > index || step.is_over {

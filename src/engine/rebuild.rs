@@ -116,6 +116,7 @@ pub(crate) fn rebuild(dir: Dir, known: Option<u64>, wish: &Wish) -> Result<Store
         .files
         .header
         .put(layout::DISK_BYTES_AT, create::disk_of(&store.dir)?);
+    store.note_lowered();
     Ok(store)
 }
 

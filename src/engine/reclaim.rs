@@ -426,6 +426,9 @@ impl Store {
             at: room.at,
         };
         let mut ledger = Ledger::new(&self.files);
+        let notes = row_at(to.slot, row::NOTES);
+        let before = self.files.load(&self.dir, notes)?;
+        ledger.journal.put(notes, before.saturating_add(len));
         ledger.tail(&room, to, len, 1, to, seq);
         ledger.journal.commit(&self.files, &self.dir)?;
         proof.dirty = false;
@@ -651,6 +654,9 @@ impl Store {
             freed += bytes;
         }
         self.count(stat::BYTES_FREED, freed);
+        if header.get(layout::LOWERED_AT) != 0 {
+            self.note_lowered();
+        }
         self.notice_gone()?;
         Ok(freed)
     }
@@ -707,8 +713,10 @@ impl Store {
     /// deletes from going.
     pub(crate) fn emptiest(&self, turn: u64) -> Result<Option<(Row, f64)>> {
         let mut rows = segments::rows(&self.files)?;
+        let oldest = rows.iter().map(|row| row.dead_seq).filter(|&seq| seq != 0);
+        let oldest = oldest.min().unwrap_or(u64::MAX);
         rows.retain(|row| row.is(state::SEALED) || row.is(state::BAD));
-        let share = Row::live_share;
+        let share = |row: &Row| row.needed_share(oldest);
         if turn % 8 == 7 {
             let oldest = rows
                 .iter()

@@ -118,9 +118,12 @@ impl Store {
             } else {
                 RESERVE_BYTES.min(size / 16)
             };
-            if (tail.at + bytes + reserve).next_multiple_of(STEP)
-                + ((index + records) * SUMMARY_LEN).next_multiple_of(STEP)
-                <= size
+            // One that was begun under a higher limit is too large to be given back in time.
+            let is_oversized = !removing && tail.at > self.segment_size() && tail.at > bytes * 2;
+            if !is_oversized
+                && (tail.at + bytes + reserve).next_multiple_of(STEP)
+                    + ((index + records) * SUMMARY_LEN).next_multiple_of(STEP)
+                    <= size
             {
                 self.extend_front(lane, &segment, tail.at + bytes, reserve, removing)?;
                 self.extend_back(lane, &segment, (index + records) * SUMMARY_LEN)?;
@@ -362,6 +365,7 @@ impl Store {
         journal.put(row_at(slot, row::FIRST_SEQ), segment.head.first_seq);
         journal.put(row_at(slot, row::LINES), 0);
         journal.put(row_at(slot, row::END), 0);
+        journal.put(row_at(slot, row::NOTES), 0);
         journal.put(row_at(slot, row::ID), segment.head.id);
         if is_new_row {
             journal.header(layout::SEGS_USED_AT, u64::from(slot) + 1);

@@ -43,6 +43,7 @@ impl Store {
         if done.is_err() {
             header.put(at, before);
         }
+        self.note_lowered();
         done
     }
 }

@@ -309,11 +309,23 @@ impl Store {
         self.budget_for(more, false)
     }
 
+    /// Notes whether the limit is lower than what is on disk: then what removes and copies goes on all the
+    /// same, or nothing ever could.
+    pub(crate) fn note_lowered(&self) {
+        let header = &self.files.header;
+        let is_above = self.disk_bytes() > header.setting(setting::SIZE_LIMIT);
+        header.put(layout::LOWERED_AT, u64::from(is_above));
+    }
+
     /// The same; what removes or keeps the store going may use half of the sixteenth beyond.
     pub(crate) fn budget_for(&self, more: u64, removing: bool) -> Result<()> {
         let limit_bytes = self.files.header.setting(setting::SIZE_LIMIT);
+        if removing && self.files.header.get(layout::LOWERED_AT) != 0 {
+            return Ok(());
+        }
         let beyond = if removing { limit_bytes / 32 } else { 0 };
-        if self.disk_bytes().saturating_add(more) > limit_bytes.saturating_add(beyond) {
+        let most = limit_bytes.saturating_add(beyond);
+        if self.disk_bytes().saturating_add(more) > most {
             return Err(Error::Full {
                 limit_bytes,
                 needed_bytes: more,

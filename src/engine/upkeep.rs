@@ -23,6 +23,8 @@ use crate::policy::Source;
 const HIGH_PARTS: u64 = 8;
 /// And does so in every writer's way, not only in the background, from here on: 1/16.
 const URGENT_PARTS: u64 = 16;
+/// Entries above `count_limit` that one write evicts beyond as many as it brought.
+const SURPLUS_PER_WRITE: u64 = 64;
 /// Turns of making room that give nothing back, before a write is refused.
 const IN_VAIN_MAX: u32 = 400;
 /// Entries one write removes as expired, at most.
@@ -114,7 +116,8 @@ impl Store {
                 self.expire_step(proof, 0)?;
             }
         }
-        left -= self.cull_surplus(proof, left, spared)?.min(left);
+        let came = spared.0.end.saturating_sub(spared.0.start) + SURPLUS_PER_WRITE;
+        left -= self.cull_surplus(proof, left.min(came), spared)?.min(left);
         let has_keeper = self.files.header.get(layout::KEEPER_AT) != 0;
         let parts = if has_keeper { URGENT_PARTS } else { HIGH_PARTS };
         let is_mine = self.disk_bytes() > self.limit() - self.limit() / parts;
@@ -153,6 +156,9 @@ impl Store {
     }
 
     /// Evicts what is above `count_limit`, at most `most` entries. How many.
+    ///
+    /// Beside a write (`spared` has its sequences) not many more than came with it: of a limit that was
+    /// lowered the rest goes by and by.
     fn cull_surplus(&self, proof: &mut Proof, most: u64, spared: &Spared) -> Result<u64> {
         let mut gone = 0;
         while gone < most {
@@ -543,7 +549,9 @@ impl Store {
             }
             report = self.room_step(proof, u64::MAX, &Spared::nothing())?;
             if report.is_over {
-                return Ok(None);
+                // All that is left is in what is being written.
+                let is_above = self.disk_bytes() > self.limit();
+                return Ok((is_above && self.seal_active(proof)?).then_some(report));
             }
         }
         Ok(Some(report))

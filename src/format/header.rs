@@ -145,6 +145,8 @@ pub(crate) const POSTS_USED_AT: u64 = 6824;
 pub(crate) const POSTS_FREE_AT: u64 = 6832;
 /// Every expiry list up to this second (since the store's birth) has been walked.
 pub(crate) const EXPIRED_UPTO_AT: u64 = 6840;
+/// 1: the limit was lowered below what is on disk; until that is within it, removing and copying go on.
+pub(crate) const LOWERED_AT: u64 = 6848;
 /// The ghost table: its slots, as a power of two (0: there is none), and how many it has taken.
 pub(crate) const GHOST_BITS_AT: u64 = 6912;
 pub(crate) const GHOST_TAKEN_AT: u64 = 6920;
@@ -254,6 +256,8 @@ pub(crate) mod row {
     pub(crate) const LINES: u64 = 40;
     /// Where the records of a sealed segment end, bytes; 0: not known.
     pub(crate) const END: u64 = 48;
+    /// Of the second lane: bytes of deletes, kills and drops that were needed when they came here.
+    pub(crate) const NOTES: u64 = 56;
 }
 /// Of a row's state word: pages allocated for records.
 pub(crate) const FRONT_MASK: u64 = (1 << 28) - 1;

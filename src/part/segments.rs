@@ -163,6 +163,10 @@ pub(crate) struct Row {
     pub(crate) lines: u64,
     /// Where the records of a sealed one end, bytes; 0: not known.
     pub(crate) end: u64,
+    /// No record of it has a smaller sequence.
+    pub(crate) first_seq: u64,
+    /// Bytes of deletes, kills and drops that were needed when they came here.
+    pub(crate) notes: u64,
 }
 
 impl Row {
@@ -171,9 +175,15 @@ impl Row {
         self.state >> 56 == state
     }
 
-    /// Live bytes of a sealed one, as a share of its records'.
-    pub(crate) fn live_share(&self) -> f64 {
-        self.live as f64 / self.end.saturating_sub(RECORDS_AT).max(1) as f64
+    /// Bytes of a sealed one that a copy of it would have, as a share of its records'. `oldest`: the
+    /// smallest sequence of a dead record anywhere: what removes older ones is needed.
+    pub(crate) fn needed_share(&self, oldest: u64) -> f64 {
+        let notes = if oldest < self.first_seq {
+            self.notes
+        } else {
+            0
+        };
+        (self.live + notes) as f64 / self.end.saturating_sub(RECORDS_AT).max(1) as f64
     }
 
     pub(crate) fn is_copies(&self) -> bool {
@@ -205,6 +215,8 @@ pub(crate) fn rows(files: &Files) -> Result<Vec<Row>> {
                 dead_seq: load(row::DEAD_SEQ)?,
                 lines: load(row::LINES)?,
                 end: load(row::END)?,
+                first_seq: load(row::FIRST_SEQ)?,
+                notes: load(row::NOTES)?,
             });
         }
     }

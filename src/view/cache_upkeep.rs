@@ -37,6 +37,9 @@ pub struct TagUsage {
     pub quota_bytes: Option<u64>,
 }
 
+/// Steps of a cull that evict nothing and give nothing back, before it ends.
+const STEPS_IN_VAIN_MAX: u32 = 2_000;
+
 /// Nobody watches.
 pub(crate) fn unwatched(_: &UpkeepReport) -> ControlFlow<()> {
     ControlFlow::Continue(())
@@ -244,7 +247,9 @@ impl Cache {
             ..UpkeepReport::default()
         };
         let store = self.writable()?;
+        let mut in_vain = 0;
         loop {
+            let before = (report.culled, report.freed_bytes);
             let step = sync::locked_for_upkeep(store, self.patience(store), |store, proof| {
                 store.cull_to_limits(proof)
             });
@@ -259,7 +264,12 @@ impl Cache {
             if step.is_none() || store.empty_bytes()? >= store.segment_size() {
                 report.freed_bytes += store.free_durably(self.patience(store))?;
             }
-            if watch(&report).is_break() || step.is_none() {
+            // What is left cannot be given back: it ends all the same.
+            in_vain = match (report.culled, report.freed_bytes) == before {
+                true => in_vain + 1,
+                false => 0,
+            };
+            if watch(&report).is_break() || step.is_none() || in_vain > STEPS_IN_VAIN_MAX {
                 break;
             }
         }
