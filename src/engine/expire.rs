@@ -47,7 +47,11 @@ impl Store {
                     }
                     blocks -= 1;
                     left = left.saturating_sub(CELLS);
-                    done.removed += self.expire_block(proof, list, now_ms)?;
+                    let may = most - done.removed;
+                    done.removed += self.expire_block(proof, list, now_ms, may)?;
+                    if done.removed >= most {
+                        return Ok(done);
+                    }
                 }
             }
             if upto >= now {
@@ -78,12 +82,13 @@ impl Store {
         Ok(next)
     }
 
-    /// Walks a list's first block and takes it away. How many entries went.
-    fn expire_block(&self, proof: &mut Proof, list: List, now_ms: u64) -> Result<u64> {
+    /// Walks a list's first block and takes it away. How many entries went, at most `most`.
+    fn expire_block(&self, proof: &mut Proof, list: List, now_ms: u64, most: u64) -> Result<u64> {
         let mut cells = Vec::with_capacity(CELLS as usize);
         lists::cells_from_first(&self.files, list, 1, &mut cells)?;
         let mut victims = Vec::new();
         let mut later: Vec<(u64, Posting)> = Vec::new();
+        let (mut here, mut elsewhere) = (Vec::new(), Vec::new());
         let mut buffer = Vec::new();
         for posting in cells {
             // What is damaged is told by reading it, and stays.
@@ -92,6 +97,8 @@ impl Store {
             let expires_ms = self.expiry_of(&hit, now_ms);
             if expires_ms > now_ms {
                 later.push((expires_ms, posting));
+            } else if victims.len() as u64 >= most {
+                here.push(posting);
             } else {
                 let key = hit.key(&buffer);
                 let hash = self.hash.of(hit.head.options.space, key);
@@ -100,7 +107,6 @@ impl Store {
         }
         let removed = self.kill(proof, &victims)?;
         self.count(stat::EXPIRED, removed);
-        let (mut here, mut elsewhere) = (Vec::new(), Vec::new());
         for (expires_ms, posting) in later {
             match self.time_list(expires_ms) {
                 same if same == list => here.push(posting),

@@ -29,7 +29,7 @@ use crate::part::lists::Posting;
 use crate::part::order::{self, Cell};
 use crate::part::participants;
 use crate::part::segment::Segment;
-use crate::part::segments::row_at;
+use crate::part::segments::{self, row_at};
 
 /// Rebuilds the store in `dir`. `known`: a sequence up to which nothing can be missing but by damage.
 ///
@@ -385,7 +385,11 @@ impl Store {
         header.put(layout::COMMITTED_AT, scan.end_seq);
         header.put(layout::LIFE_AT, scan.end_seq + 1);
         let mut dead: HashMap<u16, u64> = HashMap::new();
+        let mut ends: HashMap<u16, u64> = HashMap::new();
         for seen in &scan.seen {
+            // Without the marks at the end: how many records there are is found by walking them.
+            let end = ends.entry(seen.place.slot).or_default();
+            *end = (*end).max(seen.place.at + seen.len);
             // Smaller than needed is safe: it only keeps tombstones longer.
             let entry = dead.entry(seen.place.slot).or_insert(seen.seq);
             *entry = (*entry).min(seen.seq);
@@ -393,6 +397,11 @@ impl Store {
         for (slot, seq) in dead {
             self.files
                 .store(&self.dir, row_at(slot, row::DEAD_SEQ), seq)?;
+        }
+        for (slot, end) in ends {
+            let word = segments::lines_word(0, end);
+            self.files
+                .store(&self.dir, row_at(slot, row::LINES), word)?;
         }
         header.put(layout::NEXT_TAG_AT, self.last_tag()? + 1);
         self.enter_quotas()?;

@@ -8,6 +8,7 @@
 
 use std::sync::atomic::Ordering;
 
+use crate::engine::kill::{TAGS_AT_ONCE, untag};
 use crate::engine::ledger::{Ledger, Replaced, volume_of};
 use crate::engine::room::Lane;
 use crate::engine::store::{MAIN_SPACE, Proof, Store, stat};
@@ -16,7 +17,7 @@ use crate::format::bucket::{self, Place, is_whole};
 use crate::format::header::{self as layout, Address, row, state};
 use crate::format::name::Name;
 use crate::format::record::{Draft, Head, Kind, Record, Standing, tags_of};
-use crate::format::segment::{Summary, SummaryKind};
+use crate::format::segment::{RECORDS_AT, Summary, SummaryKind};
 use crate::format::stamp::Stamp;
 use crate::os::lock::FileLock;
 use crate::part::keymap::Keymap;
@@ -100,6 +101,7 @@ impl Store {
             ..Step::default()
         };
         let mut victims: Vec<Victim> = Vec::new();
+        let mut graves = 0;
         let now_ms = self.now_ms();
         let mut buffer = Vec::new();
         let keymap = Keymap::of(&self.files);
@@ -107,6 +109,7 @@ impl Store {
         while step.next - from < LINES_PER_STEP
             && step.kept_bytes < KEPT_BYTES_PER_STEP
             && victims.len() < GONE_PER_STEP
+            && graves < layout::GRAVES
         {
             if step.next >= lines {
                 step.is_over = true;
@@ -149,6 +152,7 @@ impl Store {
                             Fate::Waits => break,
                             Fate::Goes => {
                                 step.gone_bytes += head.volume();
+                                graves += u64::from(head.options.apart.is_some());
                                 let key = &buffer[head.key_at..][..head.key_len];
                                 let hash = self.hash.of(head.options.space, key);
                                 if is_probation && is_live {
@@ -159,7 +163,8 @@ impl Store {
                                     hash,
                                     old: Replaced::of_head(&head, place),
                                     space: head.options.space,
-                                    is_only: head.order == head.seq,
+                                    // A batch may begin an entry anew over an older one.
+                                    is_only: head.order == head.seq && head.options.previous == 0,
                                     tags: tags_of(&head, &buffer).collect(),
                                 });
                             }
@@ -187,10 +192,30 @@ impl Store {
         if let (false, Some(upto)) = (victims.is_empty(), upto) {
             self.drop_victims(proof, target, upto, &victims)?;
         }
-        if step.is_over {
-            self.mark_empty(proof, target)?;
+        if step.is_over && !self.mark_empty(proof, target)? {
+            self.note_stuck(target, step.next)?;
         }
         Ok(step)
+    }
+
+    /// A walk ended, and something is still there: it cannot be read, or is not finished being written.
+    fn note_stuck(&self, target: &Row, lines: u64) -> Result<()> {
+        let word = segments::state_of(&self.files, target.slot)?;
+        if !matches!(word >> 56, state::SEALED | state::BAD) {
+            return Ok(());
+        }
+        if target.lines == 0 {
+            let word = segments::lines_word(lines, target.end);
+            self.files
+                .store(&self.dir, row_at(target.slot, row::LINES), word)?;
+        }
+        let live = self.files.load(&self.dir, row_at(target.slot, row::LIVE))?;
+        let mut stuck = self
+            .stuck
+            .lock()
+            .unwrap_or_else(|poison| poison.into_inner());
+        stuck.insert(target.id, live);
+        Ok(())
     }
 
     /// Records of a segment, as far as anybody noted; the walk ends at a blank line anyway.
@@ -209,7 +234,7 @@ impl Store {
     }
 
     /// The entry whose record stands at a place; `None`: it is dead. Its record is copied into `buffer`.
-    fn meet(
+    pub(crate) fn meet(
         &self,
         segment: &Segment,
         place: Place,
@@ -334,45 +359,35 @@ impl Store {
         let record = Record::decode(&bytes, segment.seed, place.at)
             .map_err(|_| self.damaged_record(segment, place.at, "a record is damaged"))?;
         let mut value: Vec<u8> = Vec::new();
-        let mut hash = 0;
-        let key = match head.kind {
-            Kind::Delete => {
-                let key = &bytes[head.key_at..][..head.key_len];
-                hash = self.hash.of(head.options.space, key);
-                let is_there = || -> Result<bool> {
-                    let found =
-                        self.find_to_write(head.options.space, key, hash, &mut Vec::new())?;
-                    Ok(!matches!(found, crate::engine::read::Found::Nothing))
-                };
-                if oldest >= head.seq || is_there()? {
-                    return Ok(0);
-                }
-                key
-            }
-            _ => {
-                let pairs: Vec<_> = record
-                    .kills()
-                    .filter(|(_, seq)| oldest <= *seq)
-                    .flat_map(|(hash, seq)| [hash.to_le_bytes(), seq.to_le_bytes()])
-                    .flatten()
-                    .collect();
-                let dropped = record.dropped().filter(|_| head.kind == Kind::Drop);
-                let is_there = dropped.is_some_and(|(id, _)| others().any(|row| row.id == id));
-                if pairs.is_empty() && !is_there {
-                    return Ok(0);
-                }
-                if let Some((id, upto)) = dropped {
-                    value.extend_from_slice(&id.to_le_bytes());
-                    value.extend_from_slice(&upto.to_le_bytes());
-                }
-                value.extend_from_slice(&pairs);
-                &[]
-            }
+        let mut kill = |hash: u64, seq: u64| {
+            value.extend_from_slice(&hash.to_le_bytes());
+            value.extend_from_slice(&seq.to_le_bytes());
         };
+        let mut kind = head.kind;
+        if head.kind == Kind::Delete {
+            // Also if the key is there again: that version may go without a word of its own. And not as
+            // a delete, whose new sequence would be above that version's.
+            if oldest >= head.seq {
+                return Ok(0);
+            }
+            kind = Kind::Kill;
+            let key = &bytes[head.key_at..][..head.key_len];
+            kill(self.hash.of(head.options.space, key), head.seq);
+        } else {
+            let dropped = record.dropped().filter(|_| head.kind == Kind::Drop);
+            let is_there = dropped.is_some_and(|(id, _)| others().any(|row| row.id == id));
+            let mut pairs = record.kills().filter(|(_, seq)| oldest <= *seq).peekable();
+            if pairs.peek().is_none() && !is_there {
+                return Ok(0);
+            }
+            if let Some((id, upto)) = dropped {
+                // It stands where a pair would.
+                kill(id, upto);
+            }
+            pairs.for_each(|(hash, seq)| kill(hash, seq));
+        }
         let draft = Draft {
-            kind: head.kind,
-            space: head.options.space,
-            key,
+            kind,
             value: &value,
             stored_s: head.stored_s,
             ..self.blank_draft()
@@ -385,7 +400,7 @@ impl Store {
             order: seq,
             batch: None,
         };
-        self.append(proof, &room, &draft, standing, hash);
+        self.append(proof, &room, &draft, standing, 0);
         let to = Place {
             slot: room.segment.slot,
             at: room.at,
@@ -407,7 +422,8 @@ impl Store {
         upto: u64,
         victims: &[Victim],
     ) -> Result<()> {
-        self.make_graves(proof, victims.len().min(layout::GRAVES as usize) as u64)?;
+        let graves = victims.iter().filter(|one| one.old.apart.is_some());
+        self.make_graves(proof, graves.count() as u64)?;
         let mut value = Vec::with_capacity(16 + victims.len() * 16);
         value.extend_from_slice(&target.id.to_le_bytes());
         value.extend_from_slice(&upto.to_le_bytes());
@@ -450,29 +466,29 @@ impl Store {
         ledger.tail(&room, place, len, 1, place, seq);
         ledger.journal.commit(&self.files, &self.dir)?;
         for victim in victims {
-            self.unpoint_victim(victim, seq)?;
+            self.unpoint_victim(victim, seq, 0)?;
         }
         self.end_pending()
     }
 
-    /// One entry goes; each journal leaves it whole or gone, and its tags' rows follow first.
-    fn unpoint_victim(&self, victim: &Victim, seq: u64) -> Result<()> {
-        let (many, few) = victim.tags.split_at(
-            victim
-                .tags
-                .len()
-                .saturating_sub(crate::engine::kill::TAGS_AT_ONCE),
-        );
-        for (step, tags) in many.chunks(crate::engine::kill::TAGS_AT_ONCE).enumerate() {
+    /// One entry goes; each journal leaves it whole or gone, and its tags' rows follow first, in pieces of
+    /// which `done` are done.
+    fn unpoint_victim(&self, victim: &Victim, seq: u64, done: usize) -> Result<()> {
+        let pieces: Vec<&[u32]> = victim.tags.chunks(TAGS_AT_ONCE).collect();
+        let (last, first) = match pieces.split_last() {
+            Some((last, first)) => (*last, first),
+            None => (&[][..], &[][..]),
+        };
+        for (step, tags) in first.iter().enumerate().skip(done) {
             let mut ledger = Ledger::new(&self.files);
-            crate::engine::kill::untag(&mut ledger, tags, &victim.old)?;
+            untag(&mut ledger, tags, &victim.old)?;
             ledger
                 .journal
                 .header(layout::PENDING_DONE_AT, 2 + step as u64);
             ledger.journal.commit(&self.files, &self.dir)?;
         }
         let mut ledger = Ledger::new(&self.files);
-        crate::engine::kill::untag(&mut ledger, few, &victim.old)?;
+        untag(&mut ledger, last, &victim.old)?;
         self.unpoint_killed(&mut ledger, victim.address, victim.old, victim.space, seq)?;
         ledger.journal.header(layout::PENDING_DONE_AT, 1);
         ledger.journal.commit(&self.files, &self.dir)
@@ -530,19 +546,16 @@ impl Store {
             else {
                 continue;
             };
-            let tags: Vec<u32> = tags_of(&head, &buffer).collect();
-            // The first that still stands is the one whose tags may be done in part.
-            let from = (begun as usize * crate::engine::kill::TAGS_AT_ONCE).min(tags.len());
-            begun = 0;
             let victim = Victim {
                 address,
                 hash: 0,
                 old: Replaced::of_head(&head, place),
                 space: head.options.space,
                 is_only: true,
-                tags: tags[from..].to_vec(),
+                tags: tags_of(&head, &buffer).collect(),
             };
-            self.unpoint_victim(&victim, seq)?;
+            // The first that still stands is the one whose tags may be done in part.
+            self.unpoint_victim(&victim, seq, std::mem::take(&mut begun) as usize)?;
         }
         self.end_pending()
     }
@@ -573,11 +586,7 @@ impl Store {
     pub(crate) fn free_empty(&self, proof: &mut Proof) -> Result<u64> {
         let _ = proof;
         let header = &self.files.header;
-        let is_known = header.number(layout::MARK_SEQ_AT) <= header.number(layout::DURABLE_AT);
-        let marked = header.number(layout::MARKED_AT);
-        if !is_known {
-            return Ok(0);
-        }
+        let marked = self.marked_durably();
         let mut rows = segments::rows(&self.files)?;
         rows.retain(|row| row.is(state::EMPTY) && row.live <= marked);
         if rows.is_empty() {
@@ -658,11 +667,21 @@ impl Store {
     }
 
     /// The sealed segment that gives most back for least copying; now and then the one that keeps most
-    /// deletes from going.
-    pub(crate) fn emptiest(&self, turn: u64) -> Result<Option<(Row, f64)>> {
+    /// deletes from going. Of those with an id below `bound`, without those that copying does not empty.
+    pub(crate) fn emptiest(&self, turn: u64, bound: u64) -> Result<Option<(Row, f64)>> {
         let mut rows = segments::rows(&self.files)?;
-        rows.retain(|row| row.is(state::SEALED) || row.is(state::BAD));
-        let share = |row: &Row| row.live as f64 / allocated(row).max(1) as f64;
+        let stuck = self
+            .stuck
+            .lock()
+            .unwrap_or_else(|poison| poison.into_inner());
+        rows.retain(|row| {
+            (row.is(state::SEALED) || row.is(state::BAD))
+                && row.id < bound
+                && stuck.get(&row.id) != Some(&row.live)
+        });
+        drop(stuck);
+        // Of the records alone: what their segment has beside them, its copy will have too.
+        let share = |row: &Row| row.live as f64 / row.end.saturating_sub(RECORDS_AT).max(1) as f64;
         if turn % 8 == 7 {
             let oldest = rows
                 .iter()
@@ -683,5 +702,7 @@ impl Store {
 /// Bytes a sealed segment's records and summaries take, as they were allocated.
 pub(crate) fn allocated(row: &Row) -> u64 {
     let front = (row.state & layout::FRONT_MASK) * 4096;
-    front + row.lines * crate::format::segment::SUMMARY_LEN
+    // After a rebuild nobody knows more than where its records end.
+    front.max(row.end.next_multiple_of(4096)).max(4096)
+        + row.lines * crate::format::segment::SUMMARY_LEN
 }

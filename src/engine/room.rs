@@ -343,7 +343,8 @@ impl Store {
             } else {
                 state::SEALED
             };
-            journal.put(row_at(tail.slot, row::LINES), header.number(lane.count()));
+            let lines = segments::lines_word(header.number(lane.count()), tail.at);
+            journal.put(row_at(tail.slot, row::LINES), lines);
             journal.put(
                 row_at(tail.slot, row::STATE),
                 sealed << 56 | word & layout::COPIES | front,

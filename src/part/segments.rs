@@ -160,6 +160,13 @@ pub(crate) struct Row {
     pub(crate) dead_seq: u64,
     /// Records of a sealed one; 0: not known.
     pub(crate) lines: u64,
+    /// Where its records end; 0: not known.
+    pub(crate) end: u64,
+}
+
+/// The word of a row that says how many records it has, and where they end.
+pub(crate) fn lines_word(lines: u64, end: u64) -> u64 {
+    (end / 8) << 32 | lines & 0xFFFF_FFFF
 }
 
 impl Row {
@@ -189,13 +196,15 @@ pub(crate) fn rows(files: &Files) -> Result<Vec<Row>> {
                     .word(row_at(slot, field).at)?
                     .load(Ordering::Relaxed))
             };
+            let lines = load(row::LINES)?;
             rows.push(Row {
                 slot,
                 id,
                 state: load(row::STATE)?,
                 live: load(row::LIVE)?,
                 dead_seq: load(row::DEAD_SEQ)?,
-                lines: load(row::LINES)?,
+                lines: lines & 0xFFFF_FFFF,
+                end: (lines >> 32) * 8,
             });
         }
     }
