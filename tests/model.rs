@@ -4,9 +4,10 @@
 //! reopening, rebuilding from the log alone, changed settings and a clock that also jumps back.
 //! Insertion order is compared too.
 //!
-//! Two things are not fixed, and the model follows what the store shows: when an expired entry is
-//! really removed (so whether it lives again under a clock that jumped back, and counts in `len`),
-//! and therefore whether a write over an expired entry keeps its place or takes the last one.
+//! An entry that was told to have expired stays so, also under a clock that jumped back; only a rebuild
+//! may forget it. Some things are not fixed, and the model follows what the store shows: when an expired
+//! entry is really removed (so whether it counts in `len`), therefore whether a write over an expired
+//! entry keeps its place or takes the last one, and which entries a policy evicts.
 
 mod common;
 
@@ -19,8 +20,8 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use larder::{
-    Cache, Durability, Error, Expiry, ManualClock, Number, Result, SetOptions, Settings, Side,
-    Transaction, Value, ValueKind,
+    Budget, Cache, Durability, Error, Expiry, ManualClock, Number, Policy, Result, SetOptions,
+    Settings, Side, TagMatch, Transaction, Value, ValueKind,
 };
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -59,6 +60,8 @@ enum Ends {
     ByDefault,
     Never,
     AfterMs(u64),
+    /// As long after the write or the last read.
+    SlidingMs(u64),
     /// From now, also into the past.
     AtMs(i64),
 }
@@ -193,6 +196,10 @@ enum Change {
     SegmentSize(u64),
     Statistics(bool),
     Durability(Durability),
+    Policy(Policy),
+    CountLimit(Option<u64>),
+    CullLimit(Option<u64>),
+    MaxAge(Option<u64>),
 }
 
 #[derive(Clone, Debug)]
@@ -239,6 +246,25 @@ enum Action {
     },
     Flush,
     Check,
+    EvictTags {
+        tags: Vec<u8>,
+        all: bool,
+    },
+    IterTag(u8),
+    Tags,
+    Quota {
+        tag: u8,
+        bytes: Option<u64>,
+    },
+    Expire,
+    Cull,
+    Compact,
+    Maintain {
+        bytes: u64,
+        micros: u64,
+    },
+    /// Many writes of one key, so that segments are sealed and die.
+    Churn(usize),
     ReopenOne,
     ReopenBoth {
         close: bool,
@@ -269,6 +295,7 @@ fn ends() -> impl Strategy<Value = Ends> {
         1 => Just(Ends::Never),
         2 => (0_u64..5_000).prop_map(Ends::AfterMs),
         1 => (1_000_000_u64..100_000_000_000).prop_map(Ends::AfterMs),
+        1 => (500_u64..5_000).prop_map(Ends::SlidingMs),
         1 => (-3_000_i64..5_000).prop_map(Ends::AtMs),
     ]
 }
@@ -353,19 +380,43 @@ fn steps() -> impl Strategy<Value = Step> {
 
 fn changes() -> impl Strategy<Value = Change> {
     prop_oneof![
-        prop_oneof![Just(4096_u64), Just(8192), Just(1 << 20)].prop_map(Change::LargeValue),
-        prop_oneof![1 => Just(None), 1 => (1_000_u64..10_000).prop_map(Some)]
+        1 => prop_oneof![Just(4096_u64), Just(8192), Just(1 << 20)].prop_map(Change::LargeValue),
+        1 => prop_oneof![1 => Just(None), 1 => (1_000_u64..10_000).prop_map(Some)]
             .prop_map(Change::DefaultTtl),
-        any::<bool>().prop_map(Change::CompressAlways),
-        prop_oneof![Just(0_u64), Just(64), Just(1024)].prop_map(Change::CompressFrom),
-        prop_oneof![Just(64 << 10), Just(128 << 10), Just(1 << 20)].prop_map(Change::SegmentSize),
-        any::<bool>().prop_map(Change::Statistics),
-        prop_oneof![
+        1 => any::<bool>().prop_map(Change::CompressAlways),
+        1 => prop_oneof![Just(0_u64), Just(64), Just(1024)].prop_map(Change::CompressFrom),
+        1 => prop_oneof![Just(64 << 10), Just(128 << 10), Just(1 << 20)].prop_map(Change::SegmentSize),
+        1 => any::<bool>().prop_map(Change::Statistics),
+        1 => prop_oneof![
             Just(Durability::Process),
             Just(Durability::Sync),
             Just(Durability::Interval(Duration::from_millis(20))),
         ]
         .prop_map(Change::Durability),
+        2 => proptest::sample::select(Policy::ALL.to_vec()).prop_map(Change::Policy),
+        2 => prop_oneof![1 => Just(None), 1 => (1_u64..20).prop_map(Some)]
+            .prop_map(Change::CountLimit),
+        1 => prop_oneof![1 => Just(None), 1 => (0_u64..12).prop_map(Some)]
+            .prop_map(Change::CullLimit),
+        1 => prop_oneof![1 => Just(None), 1 => (1_000_u64..10_000).prop_map(Some)]
+            .prop_map(Change::MaxAge),
+    ]
+}
+
+fn upkeep() -> impl Strategy<Value = Action> {
+    prop_oneof![
+        2 => (vec(0_u8..6, 0..3), any::<bool>())
+            .prop_map(|(tags, all)| Action::EvictTags { tags, all }),
+        2 => (0_u8..6).prop_map(Action::IterTag),
+        1 => Just(Action::Tags),
+        1 => (0_u8..6, prop_oneof![1 => Just(None), 2 => (1_u64..20_000).prop_map(Some)])
+            .prop_map(|(tag, bytes)| Action::Quota { tag, bytes }),
+        2 => Just(Action::Expire),
+        1 => Just(Action::Cull),
+        2 => Just(Action::Compact),
+        2 => (0_u64..20_000, 0_u64..300)
+            .prop_map(|(bytes, micros)| Action::Maintain { bytes, micros }),
+        1 => keys().prop_map(Action::Churn),
     ]
 }
 
@@ -398,6 +449,7 @@ fn actions() -> impl Strategy<Value = Action> {
             .prop_map(|(outer, nested, ending)| Action::Transact { outer, nested, ending }),
         2 => changes().prop_map(Action::Settings),
         5 => (-4_000_i64..6_000).prop_map(|by_ms| Action::Clock { by_ms }),
+        13 => upkeep(),
         1 => Just(Action::Flush),
         1 => Just(Action::Check),
         2 => Just(Action::ReopenOne),
@@ -512,10 +564,12 @@ trait Verbs {
     fn first(&self) -> Result<Option<Pair>>;
     fn last(&self) -> Result<Option<Pair>>;
     fn all(&self) -> Result<Vec<Pair>>;
+    /// Whether a read renews what slides.
+    fn renews(&self) -> bool;
 }
 
 macro_rules! verbs_of {
-    ($type:ty) => {
+    ($type:ty, $renews:literal) => {
         impl Verbs for $type {
             fn get(&self, key: &[u8]) -> Result<Option<Value>> {
                 self.get(key)
@@ -586,12 +640,15 @@ macro_rules! verbs_of {
             fn all(&self) -> Result<Vec<Pair>> {
                 self.iter()?.collect()
             }
+            fn renews(&self) -> bool {
+                $renews
+            }
         }
     };
 }
 
-verbs_of!(Cache);
-verbs_of!(Transaction);
+verbs_of!(Cache, true);
+verbs_of!(Transaction, false);
 
 // ---- the model ----
 
@@ -600,7 +657,13 @@ struct Item {
     value: Vec<u8>,
     number: Option<Num>,
     kind: ValueKind,
+    /// As the log has it.
     expires_ms: Option<u64>,
+    sliding_ms: Option<u64>,
+    /// When a sliding one was last read, since the store's birth.
+    slid_ms: Option<u64>,
+    /// It was told to have expired: whatever the clock says, it has.
+    dead: bool,
     tags: BTreeSet<Vec<u8>>,
     stored_ms: u64,
     order: u64,
@@ -625,6 +688,34 @@ struct Model {
     next_order: u64,
     now_ms: u64,
     settings: Settings,
+    quotas: BTreeMap<Vec<u8>, u64>,
+    /// The latest time at which anybody did anything.
+    latest_ms: u64,
+    /// The clock jumped back once: what slid may be looked for later than it is over.
+    went_back: bool,
+    /// What the current action wrote.
+    written: BTreeSet<Vec<u8>>,
+}
+
+impl Item {
+    /// When it is over by its own expiry.
+    fn own_expiry(&self, now_ms: u64) -> Option<u64> {
+        let expires_ms = self.expires_ms?;
+        let since = now_ms.saturating_sub(START_MS);
+        match (self.sliding_ms, self.slid_ms) {
+            (Some(ttl), Some(slid)) => {
+                // A read in what is now the future counts as one at the birth.
+                let slid = if slid <= since / 125 * 125 { slid } else { 0 };
+                Some(expires_ms.max(START_MS + slid + ttl))
+            }
+            _ => Some(expires_ms),
+        }
+    }
+
+    /// The second in which it was stored, since the store's birth, as ms.
+    fn stored_second_ms(&self) -> u64 {
+        self.stored_ms.saturating_sub(START_MS) / 1_000 * 1_000
+    }
 }
 
 impl Model {
@@ -633,7 +724,135 @@ impl Model {
     }
 
     fn is_live(&self, item: &Item) -> bool {
-        item.expires_ms.is_none_or(|at| at > self.now_ms)
+        !item.dead && self.ends(item).is_none_or(|at| at > self.now_ms)
+    }
+
+    /// When an item is over, for any reason.
+    fn ends(&self, item: &Item) -> Option<u64> {
+        let age = self.settings.max_age.map(|age| age.as_millis() as u64);
+        let too_old = age.map(|age| START_MS + item.stored_second_ms() + age);
+        let own = item.own_expiry(self.now_ms);
+        own.into_iter().chain(too_old).min()
+    }
+
+    /// A read that renews.
+    fn note_read(&mut self, key: &[u8]) {
+        let since = self.now_ms.saturating_sub(START_MS);
+        if self.live(key).is_some()
+            && let Some(item) = self
+                .items
+                .get_mut(key)
+                .filter(|item| item.sliding_ms.is_some())
+        {
+            item.slid_ms = Some(since / 125 * 125);
+        }
+    }
+
+    /// Everything was read: what was over stays so.
+    fn all_was_told(&mut self) {
+        let keys: Vec<Vec<u8>> = self
+            .items
+            .iter()
+            .filter(|(_, item)| !self.is_live(item))
+            .map(|(key, _)| key.clone())
+            .collect();
+        for key in keys {
+            if let Some(item) = self.items.get_mut(&key) {
+                (item.dead, item.doubtful) = (true, true);
+            }
+        }
+    }
+
+    /// Whether the policy may take entries away beside a write.
+    fn may_cull(&self) -> bool {
+        self.settings.policy != Policy::None && self.settings.count_limit.is_some()
+    }
+
+    fn has_tag(item: &Item, tags: &[Vec<u8>], all: bool) -> bool {
+        match all {
+            true => !tags.is_empty() && tags.iter().all(|tag| item.tags.contains(tag)),
+            false => tags.iter().any(|tag| item.tags.contains(tag)),
+        }
+    }
+
+    /// Learns which entries upkeep beside a write took, and judges whether it might.
+    /// `all_limits`: upkeep was asked for, and `cull_limit` says nothing.
+    fn reconcile(&mut self, store: &Cache, all_limits: bool) {
+        let there: BTreeSet<Vec<u8>> = store
+            .keys()
+            .expect("keys")
+            .map(|key| key.expect("a key"))
+            .collect();
+        let gone: Vec<Vec<u8>> = self
+            .live_keys()
+            .map(|(key, _)| key.clone())
+            .filter(|key| !there.contains(key))
+            .collect();
+        let len = store.len().expect("len");
+        let over = self
+            .items
+            .values()
+            .filter(|item| !self.is_live(item))
+            .count() as u64;
+        let limit = self.settings.count_limit.unwrap_or(u64::MAX);
+        let most = if all_limits {
+            None
+        } else {
+            self.settings.cull_limit
+        };
+        let most = most.unwrap_or(u64::MAX);
+        let mut culled = 0;
+        for key in gone {
+            assert!(
+                all_limits || !self.written.contains(&key),
+                "{} was just written, and is gone",
+                short(&key)
+            );
+            let item = self.items.remove(&key).expect("it was live");
+            if !item.tags.iter().any(|tag| self.quotas.contains_key(tag)) {
+                assert!(self.may_cull(), "{} is gone", short(&key));
+                culled += 1;
+            }
+        }
+        assert!(culled <= most, "{culled} are gone, at most {most} may");
+        if culled > 0 {
+            assert!(
+                len + over >= limit,
+                "{culled} too many are gone: {len} of {limit} left"
+            );
+        }
+        let has_written = all_limits || !self.written.is_empty();
+        if self.may_cull() && most == u64::MAX && has_written {
+            let spared = if all_limits {
+                0
+            } else {
+                self.written.len() as u64
+            };
+            assert!(
+                len <= limit.max(spared),
+                "{len} entries, at most {limit} may be"
+            );
+        }
+        for usage in store.tags().expect("tags") {
+            let has = |key: &Vec<u8>| {
+                let item = self.items.get(key);
+                item.is_some_and(|item| item.tags.contains(&usage.name))
+            };
+            let with: Vec<&Vec<u8>> = self.items.keys().filter(|key| has(key)).collect();
+            assert_eq!(usage.quota_bytes, self.quotas.get(&usage.name).copied());
+            if self.written.iter().any(has)
+                && let Some(quota) = usage.quota_bytes
+                && usage.bytes > quota
+            {
+                let live = with.iter().filter(|key| self.live(key).is_some());
+                assert!(
+                    live.into_iter().all(|key| self.written.contains(*key)),
+                    "tag {} has {} bytes, at most {quota} may be",
+                    short(&usage.name),
+                    usage.bytes
+                );
+            }
+        }
     }
 
     fn live_keys(&self) -> impl Iterator<Item = (&Vec<u8>, &Item)> {
@@ -647,7 +866,7 @@ impl Model {
                 .default_ttl
                 .map(|ttl| self.now_ms + ttl.as_millis() as u64),
             Ends::Never => None,
-            Ends::AfterMs(ms) => Some(self.now_ms + ms),
+            Ends::AfterMs(ms) | Ends::SlidingMs(ms) => Some(self.now_ms + ms),
             Ends::AtMs(ms) => Some(self.now_ms.saturating_add_signed(ms)),
         }
     }
@@ -658,6 +877,7 @@ impl Model {
             Ends::ByDefault => options,
             Ends::Never => options.never_expires(),
             Ends::AfterMs(ms) => options.ttl(Duration::from_millis(ms)),
+            Ends::SlidingMs(ms) => options.sliding_ttl(Duration::from_millis(ms)),
             Ends::AtMs(ms) => options.expires_at(time(self.now_ms.saturating_add_signed(ms))),
         };
         if let Some(compress) = opts.compress {
@@ -675,6 +895,12 @@ impl Model {
             number: None,
             kind: opts.kind.map_or(ValueKind::Bytes, kind),
             expires_ms: self.expiry(opts.ends),
+            sliding_ms: match opts.ends {
+                Ends::SlidingMs(ms) => Some(ms),
+                _ => None,
+            },
+            slid_ms: None,
+            dead: false,
             tags: opts.tags.iter().map(|at| tag(*at)).collect(),
             stored_ms: self.now_ms,
             order: 0,
@@ -715,6 +941,7 @@ impl Model {
         }
         item.doubtful = false;
         item.doubtful = !self.is_live(&item);
+        self.written.insert(key.to_vec());
         self.items.insert(key.to_vec(), item);
     }
 
@@ -739,15 +966,24 @@ impl Model {
 
     fn set_clock(&mut self, now_ms: u64) {
         self.now_ms = now_ms;
-        for item in self.items.values_mut() {
-            if item.expires_ms.is_some_and(|at| at <= now_ms) {
-                item.doubtful = true;
-            }
+        self.latest_ms = self.latest_ms.max(now_ms);
+        self.went_back |= now_ms < self.latest_ms;
+        let over: Vec<bool> = self
+            .items
+            .values()
+            .map(|item| !self.is_live(item))
+            .collect();
+        for (item, over) in self.items.values_mut().zip(over) {
+            item.doubtful |= over;
         }
     }
 
-    /// Asks the store whether what had expired, and by the clock lives again, is still there.
-    fn settle(&mut self, store: &dyn Verbs) {
+    /// The store was rebuilt from its log, which knows of no read. What had expired, and by the clock
+    /// lives again, may still be there: asks the store.
+    fn forget_reads(&mut self, store: &dyn Verbs) {
+        for item in self.items.values_mut() {
+            (item.dead, item.slid_ms) = (false, None);
+        }
         let back: Vec<Vec<u8>> = self
             .live_keys()
             .filter(|(_, item)| item.doubtful)
@@ -874,6 +1110,9 @@ fn step(store: &dyn Verbs, model: &mut Model, step: &Step) {
             let key = key(*at);
             let found = store.get(&key).expect("get");
             assert_value("get", &key, found.as_deref(), model.live(&key));
+            if store.renews() {
+                model.note_read(&key);
+            }
             if let (Some(found), Some(item)) = (&found, model.live(&key)) {
                 assert_eq!(found.kind(), item.kind, "kind of {}", short(&key));
             }
@@ -1026,6 +1265,64 @@ fn check_len(store: &dyn Verbs, model: &Model) {
     );
 }
 
+/// What is told of tags is what their entries sum up to.
+fn check_tags(store: &Cache, model: &Model) {
+    let told = store.tags().expect("tags");
+    let volume = store.volume().expect("volume");
+    let named: BTreeSet<&Vec<u8>> = told.iter().map(|usage| &usage.name).collect();
+    assert_eq!(named.len(), told.len(), "a tag is told twice");
+    let mut names: BTreeSet<&Vec<u8>> = model.quotas.keys().collect();
+    for (_, item) in model.live_keys() {
+        names.extend(&item.tags);
+    }
+    for name in names {
+        assert!(named.contains(name), "tag {} is not told", short(name));
+    }
+    for usage in &told {
+        let has = |item: &Item| item.tags.contains(&usage.name);
+        let live = model.live_keys().filter(|(_, item)| has(item)).count() as u64;
+        let most = model.items.values().filter(|item| has(item)).count() as u64;
+        assert!(
+            (live..=most).contains(&usage.entries),
+            "tag {}: {} entries, {live} to {most} expected",
+            short(&usage.name),
+            usage.entries
+        );
+        assert!(usage.bytes <= volume, "{usage:?} of {volume} in all");
+        assert_eq!(usage.entries == 0, usage.bytes == 0, "{usage:?}");
+        // Each has a header, and a word or more of tags.
+        assert!(usage.bytes >= usage.entries * 48, "{usage:?}");
+        assert_eq!(usage.quota_bytes, model.quotas.get(&usage.name).copied());
+    }
+}
+
+/// After all that is over was removed: none of it counts any more.
+fn check_expired(model: &mut Model, len: u64, aged_too: bool) {
+    let live = model.live_keys().count() as u64;
+    // Nobody looks for what was told to be over under another clock or another `max_age`, nor does
+    // `expire` for what is too old.
+    let is_left = |item: &Item| {
+        let over = if aged_too {
+            model.ends(item)
+        } else {
+            item.own_expiry(model.now_ms)
+        };
+        let is_late = model.went_back && item.sliding_ms.is_some();
+        !model.is_live(item) && (is_late || over.is_none_or(|at| at > model.now_ms))
+    };
+    let left = model.items.values().filter(|item| is_left(item)).count() as u64;
+    if model.now_ms >= model.latest_ms {
+        assert!(
+            (live..=live + left).contains(&len),
+            "{len} entries, {live} to {left} more live"
+        );
+        if left == 0 {
+            let keys: Vec<Vec<u8>> = model.live_keys().map(|(key, _)| key.clone()).collect();
+            model.items.retain(|key, _| keys.contains(key));
+        }
+    }
+}
+
 fn swap(
     store: &dyn Verbs,
     model: &mut Model,
@@ -1076,7 +1373,7 @@ fn swap(
 fn touch(store: &dyn Verbs, model: &mut Model, key: &[u8], ends: Ends) {
     let (expiry, expires_ms) = match ends {
         Ends::ByDefault | Ends::Never => (Expiry::Never, None),
-        Ends::AfterMs(after) => (
+        Ends::AfterMs(after) | Ends::SlidingMs(after) => (
             Expiry::After(Duration::from_millis(after)),
             Some(model.now_ms + after),
         ),
@@ -1089,8 +1386,14 @@ fn touch(store: &dyn Verbs, model: &mut Model, key: &[u8], ends: Ends) {
     assert_eq!(touched, model.live(key).is_some(), "touch {}", short(key));
     if touched {
         let now_ms = model.now_ms;
+        model.written.insert(key.to_vec());
         let item = model.items.get_mut(key).expect("it is live");
-        item.expires_ms = expires_ms;
+        // A new ttl slides on, any other moment ends it.
+        item.sliding_ms = item.sliding_ms.and(match expiry {
+            Expiry::After(ttl) => Some(ttl.as_millis() as u64),
+            _ => None,
+        });
+        (item.expires_ms, item.slid_ms) = (expires_ms, None);
         item.doubtful = expires_ms.is_some_and(|at| at <= now_ms);
     }
 }
@@ -1139,7 +1442,10 @@ fn count(store: &dyn Verbs, model: &mut Model, key: &[u8], delta: Num, default: 
         "{from:?} and {delta:?}, up: {up}"
     );
     if model.live(key).is_some() {
+        model.written.insert(key.to_vec());
         let item = model.items.get_mut(key).expect("it is live");
+        // As it was renewed, it is written down.
+        (item.expires_ms, item.slid_ms) = (item.own_expiry(now_ms), None);
         item.number = Some(sum);
         item.value = sum.text().into_bytes();
         item.kind = match sum {
@@ -1235,6 +1541,10 @@ impl Run {
                 next_order: 0,
                 now_ms: START_MS,
                 settings,
+                quotas: BTreeMap::new(),
+                latest_ms: START_MS,
+                went_back: false,
+                written: BTreeSet::new(),
             },
         };
         run.open(1);
@@ -1255,7 +1565,8 @@ impl Run {
 
     fn act(&mut self, which: usize, action: &Action) {
         let store = self.store(which).clone();
-        self.model.settle(&store);
+        let mut all_limits = false;
+        self.model.written.clear();
         let model = &mut self.model;
         match action {
             Action::Step(one) => step(&store, model, one),
@@ -1301,6 +1612,7 @@ impl Run {
                 let mut buf = b"left over".to_vec();
                 let kind = store.get_into(&key, &mut buf).expect("get_into");
                 assert_eq!(kind, model.live(&key).map(|item| item.kind));
+                model.note_read(&key);
                 if kind.is_some() {
                     assert_value("get_into", &key, Some(&buf), model.live(&key));
                 }
@@ -1312,6 +1624,7 @@ impl Run {
                 assert_eq!(found.len(), keys.len());
                 for (key, value) in keys.iter().zip(&found) {
                     assert_value("get_many", key, value.as_deref(), model.live(key));
+                    model.note_read(key);
                 }
             }
             Action::Describe(at) => describe(&store, model, &key(*at)),
@@ -1429,15 +1742,120 @@ impl Run {
                     Change::SegmentSize(bytes) => settings.segment_size_bytes = *bytes,
                     Change::Statistics(on) => settings.statistics = *on,
                     Change::Durability(durability) => settings.durability = *durability,
+                    Change::Policy(policy) => settings.policy = *policy,
+                    Change::CountLimit(limit) => settings.count_limit = *limit,
+                    Change::CullLimit(limit) => settings.cull_limit = *limit,
+                    Change::MaxAge(ms) => settings.max_age = ms.map(Duration::from_millis),
                 };
                 change(&mut model.settings);
                 let now = store.update_settings(change).expect("update_settings");
                 assert_eq!(now, model.settings);
+                let now_ms = model.now_ms;
+                model.set_clock(now_ms);
             }
             Action::Clock { by_ms } => {
                 let now_ms = model.now_ms.saturating_add_signed(*by_ms);
                 self.clock.set(now_ms);
                 model.set_clock(now_ms);
+            }
+            Action::EvictTags { tags, all } => {
+                let tags: Vec<Vec<u8>> = tags.iter().map(|at| tag(*at)).collect();
+                let which = if *all { TagMatch::All } else { TagMatch::Any };
+                let before = store.len().expect("len");
+                let gone = match &tags[..] {
+                    [one] if !*all => store.evict_tag(one).expect("evict_tag"),
+                    tags => store.evict_tags(tags, which).expect("evict_tags"),
+                };
+                let has = |item: &Item| Model::has_tag(item, &tags, *all);
+                let live = model.live_keys().filter(|(_, item)| has(item)).count() as u64;
+                let most = model.items.values().filter(|item| has(item)).count() as u64;
+                assert!(
+                    (live..=most).contains(&gone),
+                    "{gone} evicted of {live} to {most}"
+                );
+                assert_eq!(store.len().expect("len"), before - gone);
+                model.items.retain(|_, item| !has(item));
+            }
+            Action::IterTag(at) => {
+                let found: Vec<Pair> = store
+                    .iter_tag(tag(*at))
+                    .expect("iter_tag")
+                    .collect::<Result<_>>()
+                    .expect("an entry");
+                for (key, value) in &found {
+                    assert_value("iter_tag", key, Some(value), model.live(key));
+                }
+                let keys: BTreeSet<&Vec<u8>> = found.iter().map(|(key, _)| key).collect();
+                assert_eq!(keys.len(), found.len(), "iter_tag tells an entry twice");
+                let wanted = model.live_keys();
+                let wanted = wanted.filter(|(_, item)| item.tags.contains(&tag(*at)));
+                let wanted: BTreeSet<&Vec<u8>> = wanted.map(|(key, _)| key).collect();
+                assert!(
+                    keys == wanted,
+                    "iter_tag: {} of {}",
+                    keys.len(),
+                    wanted.len()
+                );
+            }
+            Action::Tags => check_tags(&store, model),
+            Action::Quota { tag: at, bytes } => {
+                let name = tag(*at);
+                store.set_tag_quota(&name, *bytes).expect("set_tag_quota");
+                match bytes {
+                    Some(bytes) => model.quotas.insert(name.clone(), *bytes),
+                    None => model.quotas.remove(&name),
+                };
+                let usage = store.tags().expect("tags").into_iter();
+                for usage in usage.filter(|usage| usage.name == name) {
+                    assert!(bytes.is_none_or(|bytes| usage.bytes <= bytes), "{usage:?}");
+                }
+            }
+            Action::Expire => {
+                let before = store.len().expect("len");
+                let gone = store.expire().expect("expire");
+                let len = store.len().expect("len");
+                assert_eq!(len, before - gone, "expire said {gone}");
+                check_expired(model, len, false);
+            }
+            Action::Cull => {
+                let before = store.len().expect("len");
+                let gone = store.cull().expect("cull");
+                let len = store.len().expect("len");
+                assert_eq!(len, before - gone, "cull said {gone}");
+                model.reconcile(&store, true);
+                check_expired(model, len, true);
+                all_limits = true;
+            }
+            Action::Compact => {
+                store.compact().expect("compact");
+                all_limits = true;
+            }
+            Action::Maintain { bytes, micros } => {
+                let budget = Budget::default().bytes(*bytes);
+                let budget = budget.time(Duration::from_micros(*micros));
+                let done = store.maintain(&budget).expect("maintain");
+                // Else it may have ended before all was within limits.
+                all_limits = done.is_over;
+                if !all_limits {
+                    model.written.clear();
+                }
+            }
+            Action::Churn(at) => {
+                let key = key(*at);
+                let value = Blob {
+                    len: 200,
+                    seed: *at as u64,
+                    squeezable: false,
+                };
+                for _ in 0..300 {
+                    store.set(&key, value.bytes()).expect("set");
+                    model.put(&key, value.bytes(), &PLAIN);
+                }
+                // Each of them may have evicted so many.
+                let limit = model.settings.cull_limit.map(|limit| limit * 300);
+                let limit = std::mem::replace(&mut model.settings.cull_limit, limit);
+                model.reconcile(&store, false);
+                model.settings.cull_limit = limit;
             }
             Action::Flush => store.flush().expect("flush"),
             Action::Check => {
@@ -1455,13 +1873,37 @@ impl Run {
                 self.open(1);
             }
             Action::Rebuild { close } => {
+                let told = |store: &Cache| {
+                    let len = store.len().expect("len");
+                    let volume = store.volume().expect("volume");
+                    let keys = store.keys().expect("keys");
+                    let keys: Vec<String> = keys.map(|key| short(&key.expect("a key"))).collect();
+                    ((len, volume, store.tags().expect("tags")), keys)
+                };
+                let before = told(&store);
                 drop(store);
                 self.put_away(*close);
                 common::forget_derived(self.dir.path());
                 self.open(0);
                 self.open(1);
+                let store = self.store(which).clone();
+                let after = told(&store);
+                // Closing removes what is over, as any change does.
+                let is_over = |item: &Item| !self.model.is_live(item);
+                let may_differ = *close && self.model.items.values().any(is_over);
+                assert!(
+                    after.0 == before.0 || may_differ,
+                    "len and volume {:?} are {:?} rebuilt; or tags differ; keys {:?} and {:?}",
+                    (before.0.0, before.0.1),
+                    (after.0.0, after.0.1),
+                    before.1,
+                    after.1
+                );
+                self.model.forget_reads(&store);
             }
         }
+        let store = self.store(which).clone();
+        self.model.reconcile(&store, all_limits);
         self.audit();
     }
 
@@ -1475,8 +1917,6 @@ impl Run {
 
     /// Both handles and the model agree on everything.
     fn audit(&mut self) {
-        self.model
-            .settle(self.handles[0].as_ref().expect("it is open"));
         for handle in self.handles.iter().flatten() {
             let all: Vec<Pair> = handle
                 .iter()
@@ -1499,9 +1939,12 @@ impl Run {
                 let key = key(at);
                 let found = handle.get(&key).expect("get");
                 assert_value("audit", &key, found.as_deref(), self.model.live(&key));
+                self.model.note_read(&key);
             }
             assert_eq!(handle.settings().expect("settings"), self.model.settings);
+            check_tags(handle, &self.model);
         }
+        self.model.all_was_told();
     }
 
     /// What describes an entry, and the sums over all of them.
@@ -1555,12 +1998,20 @@ impl Run {
         for at in deletes {
             touched.insert(key(*at));
             step(&writer, &mut self.model, &Step::Delete(*at));
+            self.model.reconcile(&writer, false);
         }
         for (at, blob) in sets {
             touched.insert(key(*at));
+            self.model.written.clear();
             step(&writer, &mut self.model, &Step::Set(*at, *blob));
+            self.model.reconcile(&writer, false);
         }
-        let most = before.len() + touched.len() + 1;
+        // What was evicted meanwhile need not come.
+        let before: BTreeSet<Vec<u8>> = before
+            .into_iter()
+            .filter(|key| self.model.live(key).is_some())
+            .collect();
+        let most = known.len() + touched.len() + 1;
         while let Some(pair) = next() {
             found.push(pair.expect("an entry").0);
             assert!(found.len() <= most, "iteration does not end");
@@ -1611,7 +2062,8 @@ fn assert_sorted(model: &Model, found: &[Pair], wanted: impl Fn(&Vec<u8>) -> boo
 }
 
 /// Reads a value through `get_reader`: whole, and from a place in the middle.
-fn read_about(store: &Cache, model: &Model, key: &[u8], seek: u64) {
+fn read_about(store: &Cache, model: &mut Model, key: &[u8], seek: u64) {
+    model.note_read(key);
     let reader = store.get_reader(key).expect("get_reader");
     let Some(item) = model.live(key) else {
         assert!(
@@ -1650,6 +2102,7 @@ fn read_about(store: &Cache, model: &Model, key: &[u8], seek: u64) {
 /// `get_entry`, `describe` and `value_path` say what the model knows.
 fn describe(store: &Cache, model: &mut Model, key: &[u8]) {
     let entry = store.get_entry(key).expect("get_entry");
+    model.note_read(key);
     let description = store.describe(key).expect("describe");
     let path = store.value_path(key).expect("value_path");
     let Some(item) = model.live(key) else {
@@ -1666,7 +2119,7 @@ fn describe(store: &Cache, model: &mut Model, key: &[u8]) {
     assert_eq!(entry.kind, item.kind);
     assert_eq!(
         entry.expires_at.map(ms),
-        item.expires_ms,
+        item.expires_ms.and(model.ends(item)),
         "expiry of {}",
         short(key)
     );
@@ -1747,6 +2200,7 @@ fn transact(
 struct OnPurpose;
 
 fn play(script: &[(bool, Action)]) {
+    let _watch = common::Watch::new(Duration::from_secs(60), format!("{script:?}"));
     let mut run = Run::new();
     for (second, action) in script {
         run.act(usize::from(*second), action);

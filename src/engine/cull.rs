@@ -18,6 +18,7 @@ use crate::format::header::{self as layout, space, state};
 use crate::format::record::{Head, Kind};
 use crate::format::stamp::Stamp;
 use crate::part::keymap::Keymap;
+use crate::part::order;
 use crate::part::segment::Read;
 use crate::part::segments::{self, Row};
 use crate::policy::{self, Candidate, CullPolicy, Lanes, Source, Verdict};
@@ -31,6 +32,9 @@ struct Drawn {
     word: u64,
     stamp: u32,
 }
+
+/// So many times may all that lives be kept before the next goes: no policy keeps an entry longer.
+const ROUNDS_MAX: u64 = 3;
 
 /// Sequences that a cull leaves alone: those of the write it is for.
 #[derive(Clone, Debug)]
@@ -61,6 +65,7 @@ impl Store {
             Source::Sample { draw, take } => self.cull_by_sample(proof, draw, take, most, spared),
             Source::Log => {
                 let mut gone = 0;
+                self.kept_in_vain.store(0, Ordering::Relaxed);
                 // A step may keep what it meets, or meet nothing that lives.
                 while gone < most {
                     let Some(step) = self.cull_by_walk(proof, most - gone, spared)? else {
@@ -83,6 +88,9 @@ impl Store {
         most: u64,
         spared: &Spared,
     ) -> Result<Option<Step>> {
+        if self.is_in_vain()? {
+            return Ok(None);
+        }
         let policy = self.cull_policy();
         let copy_bytes = self.files.header.number(layout::COPY_VOLUME_AT);
         let volume = self.files.space(MAIN_SPACE, space::VOLUME);
@@ -111,6 +119,25 @@ impl Store {
             }
         }
         Ok(None)
+    }
+
+    /// Whether the hands went round and round and found nobody who may go: what is left is not the
+    /// cache's own, or just written. Whoever asks next begins anew.
+    fn is_in_vain(&self) -> Result<bool> {
+        let kept = self.kept_in_vain.load(Ordering::Relaxed);
+        if kept == 0 {
+            return Ok(false);
+        }
+        let live: u64 = segments::rows(&self.files)?
+            .iter()
+            .filter(|row| !row.is(state::EMPTY))
+            .map(|row| row.live)
+            .sum();
+        let is_in_vain = kept > live.saturating_mul(ROUNDS_MAX);
+        if is_in_vain {
+            self.kept_in_vain.store(0, Ordering::Relaxed);
+        }
+        Ok(is_in_vain)
     }
 
     fn move_hand(
@@ -147,6 +174,13 @@ impl Store {
             }
         })?;
         self.set_hand(lane, row.id, step.next);
+        match step.gone {
+            0 => {
+                let kept = step.kept_bytes;
+                self.kept_in_vain.fetch_add(kept, Ordering::Relaxed);
+            }
+            _ => self.kept_in_vain.store(0, Ordering::Relaxed),
+        }
         self.count(stat::CULLED, step.gone - step.expired);
         self.count(stat::EXPIRED, step.expired);
         Ok(step)
@@ -216,8 +250,15 @@ impl Store {
         let policy = self.cull_policy();
         let now_ms = self.now_ms();
         let mut buffer = Vec::new();
+        let header = &self.files.header;
+        let entries = self.files.space(MAIN_SPACE, space::COUNT);
+        // Else most words lead to tag names and the like.
+        let is_ours = entries.saturating_mul(2) > header.number(layout::KEYMAP_USED_AT);
         for _ in 0..DRAWS_IN_VAIN {
-            let (drawn, is_all) = self.draw(draw)?;
+            let (drawn, is_all) = match is_ours {
+                true => self.draw(draw)?,
+                false => self.draw_by_order(draw)?,
+            };
             let take = if is_all { 1 } else { take }.min(most as usize);
             let mut ranked = Vec::with_capacity(drawn.len());
             for Drawn { word, stamp } in drawn {
@@ -279,6 +320,33 @@ impl Store {
             Read::Whole(head) => Some(head),
             Read::Damaged(_) => None,
         })
+    }
+
+    /// As [`Store::draw`], along the order list from a random place on: of the cache's own entries alone.
+    fn draw_by_order(&self, count: usize) -> Result<(Vec<Drawn>, bool)> {
+        let (first, end) = (
+            self.files.space(MAIN_SPACE, space::HEAD),
+            self.files.space(MAIN_SPACE, space::CELLS),
+        );
+        let mut drawn = Vec::new();
+        let mut buffer = Vec::new();
+        let cells = end.saturating_sub(first).max(1);
+        let start = RandomState::new().build_hasher().finish() % cells;
+        for n in 0..cells {
+            let index = first + (start + n) % cells;
+            let cell = order::cell(&self.files, &self.dir, MAIN_SPACE, index);
+            let Ok(Some(cell)) = cell else { continue };
+            if let Ok(Some(hit)) = self.find_cell(MAIN_SPACE, cell, &mut buffer) {
+                drawn.push(Drawn {
+                    word: hit.met.word,
+                    stamp: hit.met.stamp(),
+                });
+                if drawn.len() > count {
+                    return Ok((drawn, false));
+                }
+            }
+        }
+        Ok((drawn, true))
     }
 
     /// Words of entries at random, each once; and whether these are all there are.

@@ -98,8 +98,14 @@ impl Store {
         let gone = self.kill_versions(proof, &victims)?;
         self.count(stat::EVICTED, gone);
         eviction.cells -= eviction.cells.min(cells.len() as u64);
-        for here in again {
-            self.retire_block(eviction.list, &here)?;
+        let mut moved = false;
+        for (n, here) in again.iter().enumerate() {
+            // The last block has what was moved to the list's end: it stays, dead cells and all.
+            let is_full = cells.len() >= (n + 1) * CELLS as usize;
+            if is_full || !moved {
+                self.retire_block(eviction.list, here)?;
+            }
+            moved |= !here.is_empty();
         }
         Ok(Some(gone))
     }

@@ -47,8 +47,11 @@ impl Store {
                     }
                     blocks -= 1;
                     left = left.saturating_sub(CELLS);
-                    let most = most.saturating_sub(done.removed);
-                    done.removed += self.expire_block(proof, list, now_ms, most)?;
+                    let may = most - done.removed;
+                    done.removed += self.expire_block(proof, list, now_ms, may)?;
+                    if done.removed >= most {
+                        return Ok(done);
+                    }
                 }
             }
             if upto >= now {
@@ -85,14 +88,17 @@ impl Store {
         lists::cells_from_first(&self.files, list, 1, &mut cells)?;
         let mut victims = Vec::new();
         let mut later: Vec<(u64, Posting)> = Vec::new();
+        let (mut here, mut elsewhere) = (Vec::new(), Vec::new());
         let mut buffer = Vec::new();
         for posting in cells {
             // What is damaged is told by reading it, and stays.
             let found = self.find_posting(posting, &mut buffer, |head| head.seq as u32);
             let Ok(Some(hit)) = found else { continue };
             let expires_ms = self.expiry_of(&hit, now_ms);
-            if expires_ms > now_ms || victims.len() as u64 >= most {
-                later.push((expires_ms.max(now_ms), posting));
+            if expires_ms > now_ms {
+                later.push((expires_ms, posting));
+            } else if victims.len() as u64 >= most {
+                here.push(posting);
             } else {
                 let key = hit.key(&buffer);
                 let hash = self.hash.of(hit.head.options.space, key);
@@ -101,7 +107,6 @@ impl Store {
         }
         let removed = self.kill(proof, &victims)?;
         self.count(stat::EXPIRED, removed);
-        let (mut here, mut elsewhere) = (Vec::new(), Vec::new());
         for (expires_ms, posting) in later {
             match self.time_list(expires_ms) {
                 same if same == list => here.push(posting),

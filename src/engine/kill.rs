@@ -88,7 +88,23 @@ impl Store {
         if victims.is_empty() {
             return Ok(0);
         }
-        self.make_graves(proof, victims.len().min(layout::GRAVES as usize) as u64)?;
+        let most = layout::GRAVES as usize;
+        if victims.len() > most {
+            let mut removed = 0;
+            for (n, victims) in victims.chunks(most).enumerate() {
+                let from = (n * most).min(versions.len());
+                let upto = (from + victims.len()).min(versions.len());
+                removed += self.kill_all(proof, victims, &versions[from..upto])?;
+            }
+            return Ok(removed);
+        }
+        let known = versions.iter().filter(|one| one.old.apart.is_some());
+        let graves = if versions.is_empty() {
+            victims.len()
+        } else {
+            known.count()
+        };
+        self.make_graves(proof, graves as u64)?;
         let value: Vec<u8> = victims
             .iter()
             .flat_map(|(hash, seq)| [hash.to_le_bytes(), seq.to_le_bytes()])

@@ -265,6 +265,8 @@ impl Store {
         if more == 0 || self.graves() + more <= layout::GRAVES {
             return Ok(());
         }
+        let durable = self.sync_log()?;
+        self.append_mark(proof, durable)?;
         self.sync_log()?;
         self.bury(proof)
     }
@@ -308,7 +310,9 @@ impl Store {
     pub(crate) fn bury(&self, proof: &mut Proof) -> Result<()> {
         let _ = proof;
         let header = &self.files.header;
-        let durable = header.number(layout::DURABLE_AT);
+        // And the log says so, durably: else a rebuild would verify a record whose file is gone, and end
+        // the log there.
+        let durable = self.marked_durably();
         while self.graves() > 0 {
             let tail = header.number(layout::GRAVES_TAIL_AT);
             let at = layout::GRAVES_AT + tail % layout::GRAVES * 16;

@@ -57,6 +57,11 @@ impl Store {
         self.expiry_by(&hit.head, hit.met.stamp(), now_ms, age_max)
     }
 
+    /// The same, whatever `max_age` is: what a new version of the entry is to have.
+    pub(crate) fn own_expiry_of(&self, hit: &Hit<'_>, now_ms: u64) -> u64 {
+        self.expiry_by(&hit.head, hit.met.stamp(), now_ms, u64::MAX)
+    }
+
     fn expiry_by(&self, head: &Head, bits: u32, now_ms: u64, age_max: u64) -> u64 {
         let options = &head.options;
         let mut expires = options.expires_ms.unwrap_or(u64::MAX);

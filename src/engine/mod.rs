@@ -1,6 +1,7 @@
 //! What makes the parts one store: reading without a lock, writing under one, and coming back after
 //! a kill.
 
+pub(crate) mod aged;
 pub(crate) mod batch;
 pub(crate) mod change;
 pub(crate) mod check;

@@ -44,6 +44,7 @@ impl Store {
             let mut first = Vec::new();
             lists::cells_from_first(&self.files, list, 1, &mut first)?;
             let mut excess = bytes - quota;
+            let mut is_enough = false;
             let mut victims = Vec::new();
             let mut stay = Vec::new();
             let mut buffer = Vec::new();
@@ -59,6 +60,7 @@ impl Store {
                 let is_known = victims
                     .iter()
                     .any(|other: &Version| other.seq() == version.seq());
+                is_enough |= excess == 0;
                 if excess == 0 || spared.0.contains(&hit.head.seq) || is_known {
                     stay.push(posting);
                     continue;
@@ -69,12 +71,11 @@ impl Store {
             let some = self.kill_versions(proof, &victims)?;
             self.count(stat::CULLED, some);
             gone += some;
-            // What may go next keeps its place at the front: posted again it would be the last to go.
-            if stay.is_empty() || excess > 0 {
-                self.retire_block(list, &stay)?;
-            } else {
+            if is_enough {
+                // Those that are next keep their turn; dead cells before them cost a look.
                 break;
             }
+            self.retire_block(list, &stay)?;
         }
         Ok(gone)
     }

@@ -391,22 +391,21 @@ impl Store {
         header.put(layout::COMMITTED_AT, scan.end_seq);
         header.put(layout::LIFE_SEQ_AT, scan.end_seq + 1);
         let mut dead: HashMap<u16, u64> = HashMap::new();
+        let mut ends: HashMap<u16, u64> = HashMap::new();
         for seen in &scan.seen {
+            // Without the marks at the end: how many records there are is found by walking them.
+            let end = ends.entry(seen.place.slot).or_default();
+            *end = (*end).max(seen.place.at + seen.len);
             // Smaller than needed is safe: it only keeps tombstones longer.
             let entry = dead.entry(seen.place.slot).or_insert(seen.seq);
             *entry = (*entry).min(seen.seq);
         }
-        let mut ends: HashMap<u16, u64> = HashMap::new();
-        for seen in &scan.seen {
-            let end = ends.entry(seen.place.slot).or_default();
-            *end = (*end).max(seen.place.at + seen.len);
-        }
-        for (slot, end) in ends {
-            self.files.store(&self.dir, row_at(slot, row::END), end)?;
-        }
         for (slot, seq) in dead {
             self.files
                 .store(&self.dir, row_at(slot, row::DEAD_SEQ), seq)?;
+        }
+        for (slot, end) in ends {
+            self.files.store(&self.dir, row_at(slot, row::END), end)?;
         }
         header.put(layout::NEXT_TAG_AT, self.last_tag()? + 1);
         self.enter_quotas()?;

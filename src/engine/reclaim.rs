@@ -8,6 +8,7 @@
 
 use std::sync::atomic::Ordering;
 
+use crate::engine::kill::{TAGS_AT_ONCE, untag};
 use crate::engine::ledger::{Ledger, Replaced, volume_of};
 use crate::engine::room::Lane;
 use crate::engine::store::{MAIN_SPACE, Proof, Store, stat};
@@ -55,7 +56,7 @@ pub(crate) enum Fate {
     clippy::large_enum_variant,
     reason = "it lives on the stack, for one look"
 )]
-enum There {
+pub(crate) enum There {
     /// Nothing that is needed.
     Dead,
     /// What a word leads to, and cannot be read.
@@ -118,6 +119,7 @@ impl Store {
             ..Step::default()
         };
         let mut victims: Vec<Victim> = Vec::new();
+        let mut graves = 0;
         let now_ms = self.now_ms();
         let mut buffer = Vec::new();
         let keymap = Keymap::of(&self.files);
@@ -125,6 +127,7 @@ impl Store {
         while step.next - from < LINES_PER_STEP
             && step.kept_bytes < KEPT_BYTES_PER_STEP
             && victims.len() < GONE_PER_STEP
+            && graves < layout::GRAVES
         {
             if step.next >= lines {
                 step.is_over = true;
@@ -174,6 +177,7 @@ impl Store {
                             Fate::Waits => break,
                             Fate::Goes => {
                                 step.gone_bytes += head.volume();
+                                graves += u64::from(head.options.apart.is_some());
                                 let key = &buffer[head.key_at..][..head.key_len];
                                 let hash = self.hash.of(head.options.space, key);
                                 if is_probation && is_live {
@@ -184,7 +188,8 @@ impl Store {
                                     hash,
                                     old: Replaced::of_head(&head, place),
                                     space: head.options.space,
-                                    is_only: head.order == head.seq,
+                                    // A batch may begin an entry anew over an older one.
+                                    is_only: head.order == head.seq && head.options.previous == 0,
                                     tags: tags_of(&head, &buffer).collect(),
                                 });
                             }
@@ -217,10 +222,29 @@ impl Store {
                 self.drop_victims(proof, target, from..upto, &victims)?;
             }
         }
-        if step.is_over {
-            self.mark_empty(proof, target)?;
+        if step.is_over && !self.mark_empty(proof, target)? {
+            self.note_stuck(target, step.next)?;
         }
         Ok(step)
+    }
+
+    /// A walk ended, and something is still there: it cannot be read, or is not finished being written.
+    fn note_stuck(&self, target: &Row, lines: u64) -> Result<()> {
+        let word = segments::state_of(&self.files, target.slot)?;
+        if !matches!(word >> 56, state::SEALED | state::BAD) {
+            return Ok(());
+        }
+        if target.lines == 0 {
+            self.files
+                .store(&self.dir, row_at(target.slot, row::LINES), lines)?;
+        }
+        let live = self.files.load(&self.dir, row_at(target.slot, row::LIVE))?;
+        let mut stuck = self
+            .stuck
+            .lock()
+            .unwrap_or_else(|poison| poison.into_inner());
+        stuck.insert(target.id, live);
+        Ok(())
     }
 
     /// Records of a segment, as far as anybody noted; the walk ends at a blank line anyway.
@@ -239,7 +263,7 @@ impl Store {
     }
 
     /// What stands at a place that a line names. Of an entry, its record is copied into `buffer`.
-    fn meet(
+    pub(crate) fn meet(
         &self,
         segment: &Segment,
         place: Place,
@@ -455,7 +479,8 @@ impl Store {
         range: std::ops::Range<u64>,
         victims: &[Victim],
     ) -> Result<()> {
-        self.make_graves(proof, victims.len().min(layout::GRAVES as usize) as u64)?;
+        let graves = victims.iter().filter(|one| one.old.apart.is_some());
+        self.make_graves(proof, graves.count() as u64)?;
         let mut value = Vec::with_capacity(24 + victims.len() * 16);
         for word in [target.id, range.start, range.end] {
             value.extend_from_slice(&word.to_le_bytes());
@@ -499,29 +524,29 @@ impl Store {
         ledger.tail(&room, place, len, 1, place, seq);
         ledger.journal.commit(&self.files, &self.dir)?;
         for victim in victims {
-            self.unpoint_victim(victim, seq)?;
+            self.unpoint_victim(victim, seq, 0)?;
         }
         self.end_pending()
     }
 
-    /// One entry goes; each journal leaves it whole or gone, and its tags' rows follow first.
-    fn unpoint_victim(&self, victim: &Victim, seq: u64) -> Result<()> {
-        let (many, few) = victim.tags.split_at(
-            victim
-                .tags
-                .len()
-                .saturating_sub(crate::engine::kill::TAGS_AT_ONCE),
-        );
-        for (step, tags) in many.chunks(crate::engine::kill::TAGS_AT_ONCE).enumerate() {
+    /// One entry goes; each journal leaves it whole or gone, and its tags' rows follow first, in pieces of
+    /// which `done` are done.
+    fn unpoint_victim(&self, victim: &Victim, seq: u64, done: usize) -> Result<()> {
+        let pieces: Vec<&[u32]> = victim.tags.chunks(TAGS_AT_ONCE).collect();
+        let (last, first) = match pieces.split_last() {
+            Some((last, first)) => (*last, first),
+            None => (&[][..], &[][..]),
+        };
+        for (step, tags) in first.iter().enumerate().skip(done) {
             let mut ledger = Ledger::new(&self.files);
-            crate::engine::kill::untag(&mut ledger, tags, &victim.old)?;
+            untag(&mut ledger, tags, &victim.old)?;
             ledger
                 .journal
                 .header(layout::PENDING_DONE_AT, 2 + step as u64);
             ledger.journal.commit(&self.files, &self.dir)?;
         }
         let mut ledger = Ledger::new(&self.files);
-        crate::engine::kill::untag(&mut ledger, few, &victim.old)?;
+        untag(&mut ledger, last, &victim.old)?;
         self.unpoint_killed(&mut ledger, victim.address, victim.old, victim.space, seq)?;
         ledger.journal.header(layout::PENDING_DONE_AT, 1);
         ledger.journal.commit(&self.files, &self.dir)
@@ -579,19 +604,16 @@ impl Store {
             else {
                 continue;
             };
-            let tags: Vec<u32> = tags_of(&head, &buffer).collect();
-            // The first that still stands is the one whose tags may be done in part.
-            let from = (begun as usize * crate::engine::kill::TAGS_AT_ONCE).min(tags.len());
-            begun = 0;
             let victim = Victim {
                 address,
                 hash: 0,
                 old: Replaced::of_head(&head, place),
                 space: head.options.space,
                 is_only: true,
-                tags: tags[from..].to_vec(),
+                tags: tags_of(&head, &buffer).collect(),
             };
-            self.unpoint_victim(&victim, seq)?;
+            // The first that still stands is the one whose tags may be done in part.
+            self.unpoint_victim(&victim, seq, std::mem::take(&mut begun) as usize)?;
         }
         self.end_pending()
     }
@@ -622,11 +644,7 @@ impl Store {
     pub(crate) fn free_empty(&self, proof: &mut Proof) -> Result<u64> {
         let _ = proof;
         let header = &self.files.header;
-        let is_known = header.number(layout::MARK_SEQ_AT) <= header.number(layout::DURABLE_AT);
-        let marked = header.number(layout::MARKED_AT);
-        if !is_known {
-            return Ok(0);
-        }
+        let marked = self.marked_durably();
         let mut rows = segments::rows(&self.files)?;
         rows.retain(|row| row.is(state::EMPTY) && row.live <= marked);
         if rows.is_empty() {
@@ -710,12 +728,22 @@ impl Store {
     }
 
     /// The sealed segment that gives most back for least copying; now and then the one that keeps most
-    /// deletes from going.
-    pub(crate) fn emptiest(&self, turn: u64) -> Result<Option<(Row, f64)>> {
+    /// deletes from going. Of those with an id below `bound`, without those that copying does not empty.
+    pub(crate) fn emptiest(&self, turn: u64, bound: u64) -> Result<Option<(Row, f64)>> {
         let mut rows = segments::rows(&self.files)?;
         let oldest = rows.iter().map(|row| row.dead_seq).filter(|&seq| seq != 0);
         let oldest = oldest.min().unwrap_or(u64::MAX);
-        rows.retain(|row| row.is(state::SEALED) || row.is(state::BAD));
+        let stuck = self
+            .stuck
+            .lock()
+            .unwrap_or_else(|poison| poison.into_inner());
+        rows.retain(|row| {
+            (row.is(state::SEALED) || row.is(state::BAD))
+                && row.id < bound
+                && stuck.get(&row.id) != Some(&row.live)
+        });
+        drop(stuck);
+        // Of the records alone: what their segment has beside them, its copy will have too.
         let share = |row: &Row| row.needed_share(oldest);
         if turn % 8 == 7 {
             let oldest = rows
@@ -737,5 +765,7 @@ impl Store {
 /// Bytes a sealed segment's records and summaries take, as they were allocated.
 pub(crate) fn allocated(row: &Row) -> u64 {
     let front = (row.state & layout::FRONT_MASK) * 4096;
-    front + row.lines * crate::format::segment::SUMMARY_LEN
+    // After a rebuild nobody knows more than where its records end.
+    front.max(row.end.next_multiple_of(4096)).max(4096)
+        + row.lines * crate::format::segment::SUMMARY_LEN
 }

@@ -54,8 +54,16 @@ pub(crate) struct Store {
     pub(crate) own_policy: std::sync::OnceLock<Arc<dyn CullPolicy>>,
     /// Records culling has kept since it last evicted one.
     pub(crate) kept_in_a_row: std::sync::atomic::AtomicU32,
+    /// Bytes of those.
+    pub(crate) kept_in_vain: AtomicU64,
     gone_seen: AtomicU64,
+    /// Segments that a walk did not empty, by id, with the live bytes they had then.
+    pub(crate) stuck: std::sync::Mutex<std::collections::HashMap<u64, u64>>,
+    /// How far segments were looked through for entries above `max_age`.
+    pub(crate) aged: std::sync::Mutex<crate::engine::aged::Aged>,
     pub(crate) densifying: std::sync::Mutex<Option<crate::engine::densify::Densifying>>,
+    /// How far a durable mark says the log is durable, as far as this handle knows.
+    pub(crate) marked: AtomicU64,
     /// Bytes logged by this handle since it last did a step towards room.
     pub(crate) debt: AtomicU64,
     moved_checked_ms: AtomicU64,
@@ -110,9 +118,13 @@ impl Store {
             tags: crate::engine::tags::TagNames::default(),
             own_policy: std::sync::OnceLock::new(),
             kept_in_a_row: std::sync::atomic::AtomicU32::new(0),
+            kept_in_vain: AtomicU64::new(0),
             gone_seen: AtomicU64::new(0),
+            stuck: std::sync::Mutex::default(),
+            aged: std::sync::Mutex::default(),
             densifying: std::sync::Mutex::new(None),
             debt: AtomicU64::new(0),
+            marked: AtomicU64::new(0),
             moved_checked_ms: AtomicU64::new(0),
             dir: opened.dir,
         }

@@ -48,6 +48,7 @@ impl Store {
         let header = &self.files.header;
         let faults = header.get(layout::FAULTS_AT);
         let durable = header.number(layout::DURABLE_AT);
+        let mark = self.newest_mark();
         // In this order: every record up to `seq` is in a segment up to the tail's.
         let seq = self.committed();
         let Some(tail) = Place::from_bits(header.get(layout::TAIL_AT)) else {
@@ -86,8 +87,31 @@ impl Store {
         header
             .word(layout::DURABLE_AT)
             .fetch_max(seq, Ordering::AcqRel);
+        self.note_mark(mark, seq);
         self.count(stat::SYNCS, 1);
         Ok(seq)
+    }
+
+    /// How far the newest mark says the log is durable, and the mark's own sequence.
+    fn newest_mark(&self) -> (u64, u64) {
+        let header = &self.files.header;
+        // In this order: of a mark written just now the sequence alone, at worst.
+        let marked = header.number(layout::MARKED_AT);
+        std::sync::atomic::fence(Ordering::Acquire);
+        (marked, header.number(layout::MARK_SEQ_AT))
+    }
+
+    fn note_mark(&self, (marked, seq): (u64, u64), durable: u64) {
+        if seq <= durable {
+            self.marked.fetch_max(marked, Ordering::Relaxed);
+        }
+    }
+
+    /// How far a durable mark says the log is durable.
+    pub(crate) fn marked_durably(&self) -> u64 {
+        let durable = self.files.header.number(layout::DURABLE_AT);
+        self.note_mark(self.newest_mark(), durable);
+        self.marked.load(Ordering::Relaxed)
     }
 
     fn sync_segment(&self, row: &Row) -> Result<()> {
@@ -157,9 +181,18 @@ impl Store {
         if durable == before && self.graves() == 0 {
             return Ok(());
         }
+        {
+            let mut held = Store::lock(self, timeout)?;
+            let (store, proof) = held.parts();
+            store.append_mark(proof, durable)?;
+        }
+        if self.graves() == 0 {
+            return Ok(());
+        }
+        // The files go when the mark is durable too.
+        self.sync_log()?;
         let mut held = Store::lock(self, timeout)?;
         let (store, proof) = held.parts();
-        store.append_mark(proof, durable)?;
         store.bury(proof)
     }
 

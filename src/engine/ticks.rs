@@ -15,12 +15,17 @@ impl Store {
     /// The tick it is, as stamps keep it.
     #[inline]
     pub(crate) fn tick(&self, now_ms: u64) -> u32 {
+        self.tick_at(self.second(now_ms))
+    }
+
+    /// The tick it is in this second of the store's life.
+    #[inline]
+    pub(crate) fn tick_at(&self, second: u32) -> u32 {
         let word = self
             .files
             .header
             .word(layout::CLOCK_AT)
             .load(Ordering::Relaxed);
-        let second = self.second(now_ms);
         if second > word as u32 {
             return self.begin_second(word, second) & TICK_MASK;
         }

@@ -189,7 +189,7 @@ impl Store {
             _ => WORTH_COMPACTING_ALONE,
         };
         let turn = self.files.header.get(layout::NEXT_FILE_AT);
-        if let Some((row, share)) = self.emptiest(turn)?
+        if let Some((row, share)) = self.emptiest(turn, u64::MAX)?
             && share < worth
         {
             // Those that leave holes everywhere first see to it that there are enough.
@@ -224,6 +224,34 @@ impl Store {
                 report.is_over = some == 0;
             }
         }
+        Ok(report)
+    }
+
+    /// One step through the emptiest segment, all of whose entries go: there is no room to keep them.
+    fn give_up_step(&self, proof: &mut Proof, most: u64) -> Result<UpkeepReport> {
+        let mut report = UpkeepReport::default();
+        let target = match self.compacting()? {
+            Some(row) => Some(row),
+            None => self.emptiest(0, u64::MAX)?.map(|(row, _)| row),
+        };
+        let is_kept = self.cull_policy().source() == Source::None;
+        let Some(row) = target.filter(|_| !is_kept) else {
+            report.is_over = true;
+            return Ok(report);
+        };
+        let mut gone = 0;
+        let step = self.walk_step(proof, &row, 0, false, &mut |_| {
+            gone += 1;
+            match gone > most {
+                true => Fate::Waits,
+                false => Fate::Goes,
+            }
+        })?;
+        report.culled = step.gone - step.expired;
+        report.expired = step.expired;
+        report.is_over = step.gone == 0 && !step.is_over;
+        self.count(crate::engine::store::stat::CULLED, report.culled);
+        self.count(crate::engine::store::stat::EXPIRED, report.expired);
         Ok(report)
     }
 
@@ -290,7 +318,7 @@ impl Store {
         let live: u64 = sealed().map(|row| row.live).sum();
         if has > self.segment_size() * 4 && (live as f64) < has as f64 * LIVE_SHARE_MIN {
             let turn = self.files.header.get(layout::NEXT_FILE_AT);
-            if let Some((row, share)) = self.emptiest(turn)?
+            if let Some((row, share)) = self.emptiest(turn, u64::MAX)?
                 && share < 0.6
             {
                 self.begin_compacting(&row);
@@ -355,7 +383,12 @@ impl Store {
                 if store.empty_bytes()? >= store.segment_size().max(need.min(store.limit() / 8)) {
                     break;
                 }
-                let done = store.room_step(proof, left, &Spared::nothing())?;
+                let done = match store.room_step(proof, left, &Spared::nothing()) {
+                    // No room to copy into: what is empty goes first, or something goes uncopied.
+                    Err(Error::Full { .. }) if store.empty_bytes()? > 0 => break,
+                    Err(Error::Full { .. }) if left > 0 => store.give_up_step(proof, left)?,
+                    done => done?,
+                };
                 left -= done.culled.min(left);
                 if done.is_over {
                     if store.empty_bytes()? == 0 && store.graves() == 0 {
@@ -433,7 +466,14 @@ impl Store {
                     continue;
                 }
             }
-            let done = self.room_step(proof, left, &spared)?;
+            let done = match self.room_step(proof, left, &spared) {
+                Err(Error::Full { .. }) if self.empty_bytes()? > 0 => UpkeepReport {
+                    is_over: true,
+                    ..UpkeepReport::default()
+                },
+                Err(Error::Full { .. }) if left > 0 => self.give_up_step(proof, left)?,
+                done => done?,
+            };
             left -= done.culled.min(left);
             if done.is_over {
                 let freed = self.free_durably_locked(proof)?;
@@ -454,6 +494,8 @@ impl Store {
         watch: Watch<'_>,
     ) -> Result<UpkeepReport> {
         let start = Instant::now();
+        // What is copied meanwhile is not copied again: so it ends.
+        let bound = self.files.header.number(layout::NEXT_FILE_AT);
         let mut report = UpkeepReport::default();
         let is_spent = |report: &UpkeepReport| {
             budget.time.is_some_and(|time| start.elapsed() >= time)
@@ -466,7 +508,7 @@ impl Store {
                 let (store, proof) = held.parts();
                 let begin = Instant::now();
                 loop {
-                    let done = store.maintain_step(proof, budget.deep)?;
+                    let done = store.maintain_step(proof, budget.deep, bound)?;
                     report.expired += done.expired;
                     report.culled += done.culled;
                     report.kept += done.kept;
@@ -493,7 +535,8 @@ impl Store {
         }
     }
 
-    fn maintain_step(&self, proof: &mut Proof, deep: bool) -> Result<UpkeepReport> {
+    /// `bound`: segments with an id below it may be compacted.
+    fn maintain_step(&self, proof: &mut Proof, deep: bool, bound: u64) -> Result<UpkeepReport> {
         let mut report = UpkeepReport::default();
         let expired = self.expire_step(proof, u64::MAX)?;
         report.expired = expired.removed;
@@ -507,8 +550,7 @@ impl Store {
                 return Ok(report);
             }
         }
-        let aged = self.cull_aged(proof)?;
-        if aged > 0 {
+        if let Some(aged) = self.cull_aged(proof)? {
             report.culled += aged;
             return Ok(report);
         }
@@ -520,7 +562,7 @@ impl Store {
         }
         let turn = self.files.header.get(layout::NEXT_FILE_AT);
         let worth = if deep { 0.97 } else { 0.5 };
-        if let Some((row, share)) = self.emptiest(turn)?
+        if let Some((row, share)) = self.emptiest(turn, bound)?
             && share < worth
         {
             self.begin_compacting(&row);
@@ -541,9 +583,10 @@ impl Store {
             report.culled = self.cull_surplus(proof, surplus, &Spared::nothing())?;
         }
         if report.culled == 0 {
-            report.culled = self.cull_aged(proof)?;
-        }
-        if report.culled == 0 {
+            if let Some(aged) = self.cull_aged(proof)? {
+                report.culled = aged;
+                return Ok(Some(report));
+            }
             if !self.is_high()? {
                 return Ok(None);
             }
@@ -555,42 +598,6 @@ impl Store {
             }
         }
         Ok(Some(report))
-    }
-
-    /// Removes entries above `max_age`, oldest segments first. How many.
-    fn cull_aged(&self, proof: &mut Proof) -> Result<u64> {
-        let age_max = self.files.header.setting(setting::MAX_AGE);
-        if age_max == u64::MAX {
-            return Ok(0);
-        }
-        let now_ms = self.now_ms();
-        for row in segments::rows(&self.files)? {
-            if row.live == 0 || row.is(state::EMPTY) {
-                continue;
-            }
-            // By its last record every other is as old; by its first, some are.
-            let segment = self.segments.must_get(&self.files, &self.dir, row.slot)?;
-            let second = |index: u64| -> Result<Option<u64>> {
-                let Some(crate::part::segment::Line::Whole(line)) = segment.line(index) else {
-                    return Ok(None);
-                };
-                let head = segment.read_head(&self.dir, line.at)?;
-                Ok(head.map(|head| u64::from(head.stored_s)))
-            };
-            let Some(stored_s) = second(0)? else { continue };
-            let due = |stored_s: u64| {
-                (self.created_ms + stored_s * 1_000).saturating_add(age_max) <= now_ms
-            };
-            if !due(stored_s) {
-                continue;
-            }
-            let step = self.walk_step(proof, &row, 0, false, &mut |_| Fate::Waits)?;
-            if step.gone > 0 {
-                self.count(crate::engine::store::stat::CULLED, step.gone);
-                return Ok(step.gone);
-            }
-        }
-        Ok(0)
     }
 }
 

@@ -60,6 +60,10 @@ impl Store {
                     Some(hit.address()),
                 )
             }
+            // With a note of its place: not every older version is known.
+            Found::Damaged(_) if draft.space == MAIN_SPACE => {
+                return self.commit_one(proof, hash, draft);
+            }
             Found::Damaged(address) => (None, Some(address)),
             Found::Nothing => (None, None),
         };
@@ -129,6 +133,8 @@ impl Store {
             Some(address) => address,
             None => ledger.word(Keymap::of(&self.files).vacancy(hash, &[])?),
         };
+        // What was read in the second before is older.
+        self.tick_at(draft.stored_s);
         self.stamp_written(word, hash, insert)?;
         ledger.journal.put(word, bucket::word(hash, place));
         ledger.journal.commit(&self.files, &self.dir)?;

@@ -252,7 +252,7 @@ pub(crate) mod row {
     pub(crate) const DEAD_SEQ: u64 = 24;
     /// No record of it has a smaller sequence.
     pub(crate) const FIRST_SEQ: u64 = 32;
-    /// Records of a sealed segment; 0: not known.
+    /// Of a sealed segment: end of its records, 8 bytes each, 32; how many they are 32. 0: not known.
     pub(crate) const LINES: u64 = 40;
     /// Where the records of a sealed segment end, bytes; 0: not known.
     pub(crate) const END: u64 = 48;

@@ -111,7 +111,11 @@ impl Cache {
             walked = shortest.into_iter().map(|(id, _)| id).collect();
         }
         for tag in walked {
-            let mut eviction = store.begin_eviction(tag)?;
+            // Under the lock: what a killed writer had decided has its cells then.
+            let patience = self.patience(store);
+            let begun =
+                sync::locked_for_upkeep(store, patience, |store, _| store.begin_eviction(tag));
+            let mut eviction = begun.map_err(|error| error.after_removing(removed))?;
             let wanted = |hit: &Hit<'_>, buffer: &[u8]| {
                 let has: Vec<u32> = tags_of(&hit.head, buffer).collect();
                 which == TagMatch::Any || ids.iter().all(|id| has.contains(id))

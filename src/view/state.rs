@@ -207,7 +207,7 @@ impl State {
             // As it is for everybody: renewed, or told to be over.
             expires_ms: match self.store.lives(&hit, self.now_ms) {
                 true => {
-                    let expires = self.store.expiry_of(&hit, self.now_ms);
+                    let expires = self.store.own_expiry_of(&hit, self.now_ms);
                     head.options.expires_ms.map(|_| expires)
                 }
                 false => Some(0),

@@ -8,6 +8,7 @@
     reason = "each test file is a crate of its own and uses its own share of these tools"
 )]
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
@@ -261,6 +262,47 @@ pub(crate) fn assert_sound(store: &Cache) {
         "{} findings: {some:#?}",
         report.findings.len()
     );
+}
+
+/// How many live entries have each tag, by looking at each entry.
+pub(crate) fn tags_by_iteration(store: &Cache) -> BTreeMap<Vec<u8>, u64> {
+    let mut counts = BTreeMap::new();
+    for key in store.keys().expect("keys") {
+        let Some(about) = store.describe(key.expect("a key")).expect("describe") else {
+            continue; // it expired meanwhile
+        };
+        for tag in about.tags {
+            *counts.entry(tag).or_insert(0) += 1;
+        }
+    }
+    counts
+}
+
+/// What `tags` and `iter_tag` tell is what iteration finds. Nobody may write meanwhile, and nothing may
+/// have expired and still be there.
+pub(crate) fn assert_tags_agree(store: &Cache) {
+    let counts = tags_by_iteration(store);
+    let told: BTreeMap<Vec<u8>, u64> = store
+        .tags()
+        .expect("tags")
+        .into_iter()
+        .filter(|tag| tag.entries > 0)
+        .map(|tag| (tag.name, tag.entries))
+        .collect();
+    assert_eq!(told, counts, "what tags() tells, and what iteration finds");
+    for (tag, entries) in &counts {
+        let mut keys = BTreeSet::new();
+        for pair in store.iter_tag(tag).expect("iter_tag") {
+            let (key, _) = pair.expect("an entry");
+            assert!(keys.insert(key), "iter_tag tells an entry twice");
+        }
+        assert_eq!(
+            keys.len() as u64,
+            *entries,
+            "iter_tag of {}",
+            String::from_utf8_lossy(tag)
+        );
+    }
 }
 
 // ---- values that say what they are ----
