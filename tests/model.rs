@@ -668,7 +668,7 @@ struct Item {
     stored_ms: u64,
     order: u64,
     /// The place it may also have, when it was written over an expired entry.
-    old_order: Option<u64>,
+    old_orders: Vec<u64>,
     queue: Option<usize>,
     /// It was expired at some moment since it was last known to be there.
     doubtful: bool,
@@ -904,7 +904,7 @@ impl Model {
             tags: opts.tags.iter().map(|at| tag(*at)).collect(),
             stored_ms: self.now_ms,
             order: 0,
-            old_order: None,
+            old_orders: Vec::new(),
             queue: None,
             doubtful: false,
             squeezed: opts.compress.unwrap_or(self.settings.compression.always),
@@ -929,12 +929,14 @@ impl Model {
         match self.items.get(key) {
             Some(old) if old.doubtful || !self.is_live(old) => {
                 item.order = last;
-                item.old_order = Some(old.old_order.unwrap_or(old.order).min(old.order));
+                // Any of its earlier places, if it was doubtful more than once.
+                item.old_orders = old.old_orders.clone();
+                item.old_orders.push(old.order);
                 item.queue = item.queue.or(old.queue);
             }
             Some(old) => {
                 item.order = old.order;
-                item.old_order = old.old_order;
+                item.old_orders = old.old_orders.clone();
                 item.queue = item.queue.or(old.queue);
             }
             None => item.order = last,
@@ -1023,7 +1025,7 @@ impl Model {
         let sure: Vec<(usize, u64)> = found
             .iter()
             .enumerate()
-            .filter(|(_, key)| self.items[*key].old_order.is_none())
+            .filter(|(_, key)| self.items[*key].old_orders.is_empty())
             .map(|(at, key)| (at, self.items[key].order))
             .collect();
         for pair in sure.windows(2) {
@@ -1036,7 +1038,9 @@ impl Model {
         }
         for (at, key) in found.iter().enumerate() {
             let item = self.items.get_mut(key).expect("checked above");
-            let Some(old) = item.old_order else { continue };
+            if item.old_orders.is_empty() {
+                continue;
+            }
             let before = sure
                 .iter()
                 .rev()
@@ -1050,14 +1054,17 @@ impl Model {
                 before.is_none_or(|before| before < order)
                     && after.is_none_or(|after| order < after)
             };
-            match (fits(old), fits(item.order)) {
-                (true, true) => {}
-                (true, false) => {
-                    item.order = old;
-                    item.old_order = None;
+            let mut places = std::mem::take(&mut item.old_orders);
+            places.push(item.order);
+            places.retain(|&order| fits(order));
+            match places.as_slice() {
+                [] => panic!("{} is neither at an old place nor last", short(key)),
+                [only] => item.order = *only,
+                // Not to be told yet.
+                [old @ .., last] => {
+                    item.old_orders = old.to_vec();
+                    item.order = *last;
                 }
-                (false, true) => item.old_order = None,
-                (false, false) => panic!("{} is neither at its old place nor last", short(key)),
             }
         }
     }
