@@ -605,7 +605,6 @@ impl Store {
             freed += bytes;
         }
         self.count(stat::BYTES_FREED, freed);
-        self.notice_gone()?;
         Ok(freed)
     }
 
@@ -637,6 +636,7 @@ impl Store {
                 store.append_mark(proof, durable)?;
             }
         }
+        self.notice_gone()?;
         Ok(freed)
     }
 
