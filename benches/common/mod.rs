@@ -12,6 +12,8 @@ use std::time::Instant;
 
 use larder::{Cache, SetOptions};
 
+pub mod random;
+
 pub const KEY_LEN: usize = 20;
 pub const VALUE_LEN: usize = 100;
 const SIZE_LIMIT_BYTES: u64 = 16 << 30;

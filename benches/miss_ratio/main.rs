@@ -1,15 +1,18 @@
-//! Miss ratios: exact caches, simulated, beside larder's policies.
+//! Miss ratios: exact caches, simulated, beside stores with larder's policies.
 //!
 //! Prints Markdown: a row for each load and size, the mean, and whether three criteria hold.
-//! `--seed N` gives other loads, `--trace FILE` adds a trace (a number a line), `--test` runs
-//! everything once and small. Never measures time.
+//! `--seed N` gives other loads, `--trace FILE` adds a trace (a number a line), `--dir DIR` says
+//! where the stores lie (`/dev/shm` if there is one), `--test` runs everything once and small.
+//! Never measures time.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use larder::Policy;
+use larder::{Cache, Policy, Stats};
+
+#[path = "../common/random.rs"]
+mod random;
 
 mod exact;
-mod mechanics;
 mod workloads;
 
 use workloads::Load;
@@ -33,17 +36,24 @@ const LARDER_LRU: usize = 5;
 const LARDER_LFU: usize = 6;
 const LARDER_S3: usize = 8;
 
+/// The stores' `size_limit_bytes`: out of the way, so that `count_limit` alone decides.
+const SIZE_LIMIT_BYTES: u64 = 1 << 30;
+
 /// One load at one size.
 struct Cell {
     name: String,
     ratios: [f64; 9],
+    /// What the store under the default policy counted.
+    stats: Stats,
 }
 
 impl Cell {
-    fn measure(load: &Load, percent: usize) -> Cell {
+    fn measure(load: &Load, percent: usize, dir: &Path) -> Cell {
         let capacity = (load.objects * percent / 100).max(1);
         let simulated = |misses: u64| misses as f64 / load.requests.len() as f64;
-        let stored = |policy| run_on_store(policy, capacity as u64, &load.requests);
+        let share = |stats: &Stats| stats.misses as f64 / load.requests.len() as f64;
+        let stored = |policy| run_on_store(dir, policy, capacity as u64, &load.requests);
+        let stats = stored(Policy::S3Fifo);
         Cell {
             name: format!("{}, {percent} %", load.name),
             ratios: [
@@ -52,11 +62,12 @@ impl Cell {
                 simulated(exact::fifo(load, capacity)),
                 simulated(exact::sieve(load, capacity)),
                 simulated(exact::s3_fifo(load, capacity)),
-                stored(Policy::LeastRecentlyUsed),
-                stored(Policy::LeastFrequentlyUsed),
-                stored(Policy::LeastRecentlyStored),
-                stored(Policy::S3Fifo),
+                share(&stored(Policy::LeastRecentlyUsed)),
+                share(&stored(Policy::LeastFrequentlyUsed)),
+                share(&stored(Policy::LeastRecentlyStored)),
+                share(&stats),
             ],
+            stats,
         }
     }
 
@@ -66,9 +77,29 @@ impl Cell {
     }
 }
 
-/// The share of requests that miss: a get each, and a set of a small value after a miss.
-fn run_on_store(policy: Policy, capacity: u64, requests: &[u64]) -> f64 {
-    mechanics::run(policy, capacity, requests).misses as f64 / requests.len() as f64
+/// What a store of `capacity` entries counts: a get for each request, and a set of a small value after a
+/// miss.
+fn run_on_store(dir: &Path, policy: Policy, capacity: u64, requests: &[u64]) -> Stats {
+    let dir = dir.join(policy.name());
+    let store = Cache::builder()
+        .size_limit_bytes(SIZE_LIMIT_BYTES)
+        .count_limit(Some(capacity))
+        .policy(policy)
+        .statistics(true)
+        .open(&dir)
+        .expect("a store opens");
+    for object in requests {
+        let key = object.to_le_bytes();
+        if store.get(key).expect("a read").is_none() {
+            store.set(key, key).expect("a set");
+        }
+    }
+    let stats = store.stats(false).expect("the counters");
+    assert_eq!(stats.hits + stats.misses, requests.len() as u64);
+    assert!(store.len().expect("the count") <= capacity);
+    drop(store);
+    std::fs::remove_dir_all(&dir).expect("the bench's directory is ours");
+    stats
 }
 
 /// The cell in which a column does worst against another.
@@ -85,19 +116,15 @@ fn print_row(name: &str, numbers: impl IntoIterator<Item = f64>) {
     println!("| {name} | {} |", cells.join(" | "));
 }
 
-/// What the log form copies, by the mechanics in memory.
-fn print_copies(loads: &[Load]) {
-    println!("\n| load, size | copies per set | most in one set |\n|---|---:|---:|");
-    for load in loads {
-        for percent in SIZES_PERCENT {
-            let capacity = (load.objects * percent / 100).max(1) as u64;
-            let outcome = mechanics::run(Policy::S3Fifo, capacity, &load.requests);
-            let per_set = outcome.copies as f64 / outcome.misses as f64;
-            println!(
-                "| {}, {percent} % | {per_set:.3} | {} |",
-                load.name, outcome.burst
-            );
-        }
+/// What the log form writes besides: records kept, and notes of what went.
+fn print_copies(cells: &[Cell]) {
+    println!(
+        "\n| load, size | bytes kept per byte set | bytes logged per byte set |\n|---|---:|---:|"
+    );
+    for cell in cells {
+        let kept = cell.stats.bytes_kept as f64 / cell.stats.bytes_put as f64;
+        let logged = cell.stats.write_amplification().unwrap_or(1.0);
+        println!("| {} | {kept:.3} | {logged:.3} |", cell.name);
     }
     println!();
 }
@@ -112,12 +139,24 @@ fn argument(name: &str) -> Option<String> {
         .nth(1)
 }
 
+/// Where stores are fastest: what they miss does not depend on the disk.
+fn default_root() -> PathBuf {
+    let memory = Path::new("/dev/shm");
+    match memory.is_dir() {
+        true => memory.into(),
+        false => env!("CARGO_TARGET_TMPDIR").into(),
+    }
+}
+
 fn main() {
     let flag = |name| std::env::args().any(|argument| argument == name);
     let small = flag("--test") || !flag("--bench");
     let seed = argument("--seed").map_or(1, |text| text.parse().expect("--seed takes a number"));
     let trace = argument("--trace").map(PathBuf::from);
     let loads = workloads::all(seed, trace.as_deref(), small);
+    let root = argument("--dir").map_or_else(default_root, PathBuf::from);
+    let dir = root.join(format!("larder-bench-miss-ratio-{}", std::process::id()));
+    std::fs::create_dir_all(&dir).expect("the bench's directory can be made");
 
     println!("Miss ratios, seed {seed}:\n");
     println!("| load, size | {} |", COLUMNS.join(" | "));
@@ -125,7 +164,7 @@ fn main() {
     let mut cells = Vec::new();
     for load in &loads {
         for percent in SIZES_PERCENT {
-            let cell = Cell::measure(load, percent);
+            let cell = Cell::measure(load, percent, &dir);
             print_row(&cell.name, cell.ratios);
             cells.push(cell);
         }
@@ -149,7 +188,7 @@ fn main() {
     );
     print_row("worst of LRU's", columns.map(|at| worst(&cells, at, LRU).0));
 
-    print_copies(&loads);
+    print_copies(&cells);
     let (most, cell) = worst(&cells, LARDER_S3, LRU);
     print_criterion(
         most <= 1.01,
@@ -168,4 +207,5 @@ fn main() {
             "samples miss at most 1.02 of the exact order: LRU {lru:.4} ({lru_cell}), LFU {lfu:.4} ({lfu_cell})"
         ),
     );
+    std::fs::remove_dir_all(&dir).expect("the bench's directory is ours");
 }

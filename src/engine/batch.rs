@@ -299,6 +299,7 @@ impl Store {
         );
         proof.dirty = false;
         self.roll_forward(&items, &room, total, 0)?;
+        self.turn(last, sets);
         self.count(stat::BATCHES, 1);
         self.count(stat::BYTES_PUT, total);
         self.count(stat::SETS, sets);

@@ -24,6 +24,10 @@ use crate::part::segments;
 /// More findings than this tell nothing more.
 const FINDINGS_MAX: usize = 1_000;
 
+/// How many cells before its turn an entry's bucket is fetched, and then its record.
+const BUCKETS_AHEAD: u64 = 12;
+const RECORDS_AHEAD: u64 = 6;
+
 /// Something that is not as it should be.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
@@ -194,12 +198,27 @@ impl Store {
             let what = "the growth word names buckets past the end of this file";
             report.add(self.files.keymap.path().into(), 0, what);
         }
-        while index < keymap.split().buckets().min(in_file) && report.findings.len() < FINDINGS_MAX
-        {
+        // A bucket ahead, so that its records are on their way.
+        let gather = |index, report: &mut CheckReport| -> Result<Vec<(Address, u64)>> {
             let mut words = Vec::new();
             if let Err(error) = keymap.words(index, |address, word| words.push((address, word))) {
                 report.add_error(error)?;
             }
+            for place in words.iter().filter_map(|&(_, word)| bucket::place(word)) {
+                self.prefetch_place(place);
+            }
+            Ok(words)
+        };
+        let ends = |index| index >= keymap.split().buckets().min(in_file);
+        let mut ahead = match ends(0) {
+            true => Vec::new(),
+            false => gather(0, report)?,
+        };
+        while !ends(index) && report.findings.len() < FINDINGS_MAX {
+            let words = match ends(index + 1) {
+                true => std::mem::take(&mut ahead),
+                false => std::mem::replace(&mut ahead, gather(index + 1, report)?),
+            };
             for (address, word) in words {
                 match self.check_word(index, address, word, &mut buffer) {
                     Ok(Some(head)) => {
@@ -278,7 +297,15 @@ impl Store {
         let mut buffer = Vec::new();
         for which in 0..SPACES_MAX as u32 {
             let mut last = None;
+            let keymap = Keymap::of(&self.files);
             for index in 0..self.files.space(which, space::CELLS) {
+                let ahead = |n| order::cell(&self.files, &self.dir, which, index + n);
+                if let Ok(Some(cell)) = ahead(BUCKETS_AHEAD) {
+                    keymap.prefetch(cell.hash);
+                }
+                if let Ok(Some(cell)) = ahead(RECORDS_AHEAD) {
+                    self.prefetch_record(cell.hash);
+                }
                 let cell = match order::cell(&self.files, &self.dir, which, index) {
                     Ok(Some(cell)) => cell,
                     Ok(None) => break,

@@ -17,6 +17,9 @@ use crate::part::lists::{self, CELLS, List, Posting, row};
 const BLOCKS_PER_STEP: u64 = 36;
 /// Cells of a list beyond those alive, from which on it is tidied.
 const STALE_MIN: u64 = 64;
+/// How many cells before its turn an entry's bucket is fetched, and then its record.
+const BUCKETS_AHEAD: usize = 12;
+const RECORDS_AHEAD: usize = 6;
 /// Blocks tidied beside one write.
 const TIDIED_PER_WRITE: u64 = 4;
 
@@ -66,6 +69,7 @@ impl Store {
         // By block, what stays.
         let mut again: Vec<Vec<Posting>> = Vec::new();
         let mut buffer = Vec::new();
+        let mut newest = 0;
         let keymap = Keymap::of(&self.files);
         let blocks = BLOCKS_PER_STEP.min(eviction.cells.div_ceil(CELLS));
         lists::cells_from_first(&self.files, eviction.list, blocks, &mut cells)?;
@@ -73,8 +77,11 @@ impl Store {
             if n.is_multiple_of(CELLS as usize) {
                 again.push(Vec::new());
             }
-            if let Some(ahead) = cells.get(n + 8) {
+            if let Some(ahead) = cells.get(n + BUCKETS_AHEAD) {
                 keymap.prefetch(ahead.hash);
+            }
+            if let Some(ahead) = cells.get(n + RECORDS_AHEAD) {
+                self.prefetch_record(ahead.hash);
             }
             let found = self.find_posting(posting, &mut buffer, |head| head.options.tag_seq as u32);
             // What is damaged is told by reading it, and stays.
@@ -90,8 +97,11 @@ impl Store {
             }
             let hash = self.hash.of(hit.head.options.space, hit.key(&buffer));
             let version = Version::of(&hit, hash, &buffer);
-            // A list may have two cells of one entry.
-            if victims.iter().all(|other| other.seq() != version.seq()) {
+            // A list may have two cells of one entry; most of it is in the order of sequences.
+            let is_new =
+                version.seq() > newest || victims.iter().all(|other| other.seq() != version.seq());
+            newest = newest.max(version.seq());
+            if is_new {
                 victims.push(version);
             }
         }

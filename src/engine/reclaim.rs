@@ -675,7 +675,6 @@ impl Store {
         if header.get(layout::LOWERED_AT) != 0 {
             self.note_lowered();
         }
-        self.notice_gone()?;
         Ok(freed)
     }
 
@@ -707,6 +706,7 @@ impl Store {
                 store.append_mark(proof, durable)?;
             }
         }
+        self.notice_gone()?;
         Ok(freed)
     }
 

@@ -233,7 +233,6 @@ impl Store {
         if taken == Taken::Over || unfinished.iter().any(|&at| header.get(at) != 0) {
             self.repair(taken == Taken::Over)?;
         }
-        self.notice_gone()?;
         header.disturb();
         if header.get(layout::CLEAN_AT) != 0 {
             // Durably, before anything changes: else a power loss would find the marker and half a
@@ -277,7 +276,8 @@ impl Store {
         }
     }
 
-    /// Lets go of mappings whose segments are gone, so that their bytes go too.
+    /// Lets go of mappings whose segments are gone, so that their bytes go too. Off the lock: whoever has
+    /// the last mapping of a file waits milliseconds for its going.
     #[inline]
     pub(crate) fn notice_gone(&self) -> Result<()> {
         let gone = self.files.header.get(layout::GONE_AT);

@@ -56,13 +56,13 @@ impl Store {
         tick
     }
 
-    /// After the set with sequence `seq`: perhaps a tick begins. Under the lock.
+    /// After `sets` sets, the last with sequence `seq`: perhaps ticks begin. Under the lock.
     #[inline]
-    pub(crate) fn turn(&self, seq: u64) {
+    pub(crate) fn turn(&self, seq: u64, sets: u64) {
         let entries = self.files.space(MAIN_SPACE, space::COUNT);
-        let every = (entries / 256).next_power_of_two();
-        if seq & (every - 1) == 0 {
-            self.files.header.add(layout::CLOCK_AT, 1 << 32);
+        let ticks = ticks_begun(seq, sets, (entries / 256).max(1));
+        if ticks > 0 {
+            self.files.header.add(layout::CLOCK_AT, ticks << 32);
         }
     }
 
@@ -85,5 +85,41 @@ impl Store {
             .filter(|(ago, _)| *ago <= u32::MAX / 2)
             .min()
             .map(|(_, second)| second)
+    }
+}
+
+/// Ticks that begin with `sets` sets, the last with sequence `seq`, when one begins about every `every`.
+///
+/// By a product of the sequence, not its lowest bits: in a full store each set is followed by the record
+/// of what it evicted, so that sets may have odd sequences alone.
+fn ticks_begun(seq: u64, sets: u64, every: u64) -> u64 {
+    // 2^64 over the golden ratio: the products of sequences in steps of any length are spread evenly.
+    let share = seq.wrapping_mul(0x9E37_79B9_7F4A_7C15);
+    let rest = u128::from(sets % every) << 64;
+    sets / every + u64::from(u128::from(share) * u128::from(every) < rest)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::ticks_begun;
+
+    #[test]
+    fn ticks_begin_as_often_whatever_stands_between_sets() {
+        for every in [1, 2, 3, 19, 256, 1_000] {
+            for step in [1, 2, 3, 4, 8, 64] {
+                for sets in [1, 7, 300] {
+                    let rounds = 40_000;
+                    let begun: u64 = (0..rounds)
+                        .map(|round| ticks_begun(5 + round * step * sets, sets, every))
+                        .sum();
+                    let due = rounds * sets / every;
+                    let off = begun.abs_diff(due);
+                    assert!(
+                        off <= due / 4 + 2,
+                        "{begun} of {due}: {sets} sets, steps of {step}, every {every}"
+                    );
+                }
+            }
+        }
     }
 }

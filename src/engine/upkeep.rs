@@ -17,6 +17,7 @@ use crate::format::bucket::Place;
 use crate::format::header::{self as layout, row, state};
 use crate::part::segments::{self, Row, row_at};
 use crate::part::shared::setting;
+use crate::part::writer_lock;
 use crate::policy::Source;
 
 /// A store begins to make room when less than this share of its limit is left: 1/8.
@@ -38,6 +39,9 @@ const WORTH_COMPACTING_ALONE: f64 = 0.85;
 const LIVE_SHARE_MAX: f64 = 0.75;
 /// Below that share of live bytes in all segments compaction begins before the store is full.
 const LIVE_SHARE_MIN: f64 = 0.45;
+
+/// How long maintenance leaves the lock to others who want it.
+const OTHERS_TURN: Duration = Duration::from_micros(100);
 
 /// What upkeep did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
@@ -312,6 +316,14 @@ impl Store {
         if self.files.header.get(layout::COMPACTING_AT) != 0 {
             return Ok(());
         }
+        let policy = self.cull_policy();
+        if policy.source() == Source::Log
+            && !policy.copies()
+            && self.disk_bytes() > self.limit() / 4 * 3
+        {
+            // The oldest segment goes soon, whatever is dead in it: copies would be made for nothing.
+            return Ok(());
+        }
         let rows = segments::rows(&self.files)?;
         let sealed = || rows.iter().filter(|row| row.is(state::SEALED));
         let has: u64 = sealed().map(|row| row.end).sum();
@@ -329,17 +341,18 @@ impl Store {
 
     /// Off the lock, after a write: files that can go now, at the cost of a sync when enough wait.
     pub(crate) fn tidy_segments(&self) {
+        let keeper = self.files.header.get(layout::KEEPER_AT);
+        if keeper != writer_lock::name_of(&self.me) {
+            // A mapping too many costs space alone.
+            let _ = self.notice_gone();
+        }
         let limit = self.limit();
-        let header = &self.files.header;
-        if header.number(layout::DISK_BYTES_AT) <= limit - limit / HIGH_PARTS {
+        // With a keeper nobody syncs in a writer's way but who finds no room (`make_way`).
+        let disk = self.files.header.number(layout::DISK_BYTES_AT);
+        if keeper != 0 || disk <= limit - limit / HIGH_PARTS {
             return;
         }
-        let parts = match self.files.header.get(layout::KEEPER_AT) {
-            0 => HIGH_PARTS,
-            _ => URGENT_PARTS,
-        };
-        let waiting = self.empty_bytes().unwrap_or(0);
-        if self.disk_bytes() > limit - limit / parts && waiting >= self.segment_size() {
+        if self.empty_bytes().unwrap_or(0) >= self.segment_size() {
             // The write is done; a failed sync is noted for every process.
             let _ = self.free_durably(Some(Duration::from_secs(1)));
         }
@@ -502,7 +515,7 @@ impl Store {
                 || budget.bytes.is_some_and(|bytes| report.kept_bytes >= bytes)
         };
         loop {
-            let over;
+            let (over, is_wanted);
             {
                 let mut held = Store::lock(self, timeout)?;
                 let (store, proof) = held.parts();
@@ -516,23 +529,37 @@ impl Store {
                     if done.is_over
                         || is_spent(&report)
                         || begin.elapsed() > Duration::from_micros(700)
+                        || writer_lock::is_wanted(&store.files.header)
                     {
                         over = done.is_over;
                         break;
                     }
                 }
                 store.mark_if_due(proof);
+                is_wanted = writer_lock::is_wanted(&store.files.header);
             }
-            if over || self.empty_bytes()? >= self.segment_size() {
+            if over || self.is_worth_a_sync()? {
                 report.freed_bytes += self.free_durably(timeout)?;
             }
             report.is_over = over;
             if watch(&report).is_break() || over || is_spent(&report) {
                 return Ok(report);
             }
-            // Others may want the lock.
-            std::thread::yield_now();
+            if is_wanted {
+                // Who was woken finds the lock free: it would sleep again, turn after turn.
+                std::thread::sleep(OTHERS_TURN);
+            } else {
+                std::thread::yield_now();
+            }
         }
+    }
+
+    /// Whether enough segments wait for their emptying to be durable: one sync serves them all.
+    fn is_worth_a_sync(&self) -> Result<bool> {
+        let limit = self.limit();
+        let is_urgent = self.disk_bytes() > limit - limit / URGENT_PARTS / 2;
+        let least = if is_urgent { 0 } else { limit / URGENT_PARTS };
+        Ok(self.empty_bytes()? >= self.segment_size().max(least))
     }
 
     /// `bound`: segments with an id below it may be compacted.

@@ -139,7 +139,7 @@ impl Store {
         ledger.journal.put(word, bucket::word(hash, place));
         ledger.journal.commit(&self.files, &self.dir)?;
         proof.dirty = false;
-        self.turn(seq);
+        self.turn(seq, 1);
         self.after_set(draft, insert, len);
         self.after_tags(proof, draft.tags, &Spared(seq..seq + 1))
     }

@@ -9,8 +9,8 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
 
 use crate::error::{Error, Result};
 use crate::format::bucket::{
-    self, BUCKET_LEN, BUCKETS_MAX, LINK_AT, Link, STAMPS_AT, Split, WORDS, is_whole, known_hash,
-    may_be, read_link,
+    self, BUCKET_LEN, BUCKETS_MAX, LINK_AT, Link, Place, STAMPS_AT, Split, WORDS, is_whole,
+    known_hash, may_be, read_link,
 };
 use crate::format::header::{self as layout, Address, Shared};
 use crate::limits::CHAIN_MAX;
@@ -107,6 +107,15 @@ impl<'a> Keymap<'a> {
         self.files
             .keymap
             .prefetch(self.split().bucket(hash) * BUCKET_LEN);
+    }
+
+    /// Where a word that may be of `hash` leads, looked for in its first bucket alone: a hint.
+    #[inline]
+    pub(crate) fn likely_place(&self, hash: u64) -> Option<Place> {
+        let bucket = self.at(Shared::Keymap, self.split().bucket(hash)).ok()?;
+        let words = (0..WORDS).map(|n| bucket.line.word(n * 8).load(Ordering::Relaxed));
+        let mut ours = words.filter(|&word| is_whole(word) && may_be(word, hash));
+        ours.find_map(bucket::place)
     }
 
     fn region(&self, file: Shared) -> &'a Region {

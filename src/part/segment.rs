@@ -192,6 +192,14 @@ impl Segment {
         Ok(Some(()))
     }
 
+    /// Has the line at `at` come into the processor's cache; past the end: nothing.
+    #[inline]
+    pub(crate) fn prefetch(&self, at: u64) {
+        if at < self.head.size {
+            self.map.prefetch(at as usize);
+        }
+    }
+
     /// The verified fixed part of the record at `at`; key and value are not looked at.
     pub(crate) fn read_head(&self, dir: &Dir, at: u64) -> Result<Option<Head>> {
         self.read_options(dir, at, &mut Vec::new())

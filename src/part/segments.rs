@@ -136,11 +136,13 @@ impl Segments {
         for (index, block) in self.blocks.iter().enumerate() {
             let Some(block) = block.get() else { continue };
             for (n, seat) in block.iter().enumerate() {
-                let Some(id) = seat.load().as_ref().map(|segment| segment.head.id) else {
+                let known = seat.load();
+                let Some(id) = known.as_ref().map(|segment| segment.head.id) else {
                     continue;
                 };
                 if id_of(files, (index * BLOCK + n) as u16)? != id {
-                    seat.store(None);
+                    // Unless the row's next segment has just taken the seat.
+                    seat.compare_and_swap(&known, None);
                 }
             }
         }

@@ -140,6 +140,12 @@ fn sleep(header: &Header, seen: u32, time: Duration) {
     );
 }
 
+/// Whether somebody sleeps until the lock is given back, or did when it was last given.
+#[inline]
+pub(crate) fn is_wanted(header: &Header) -> bool {
+    header.get(OWNER_AT) & WAITERS != 0
+}
+
 /// Gives the lock back.
 #[inline]
 pub(crate) fn give_back(header: &Header) {

@@ -117,8 +117,8 @@ impl Cache {
                 sync::locked_for_upkeep(store, patience, |store, _| store.begin_eviction(tag));
             let mut eviction = begun.map_err(|error| error.after_removing(removed))?;
             let wanted = |hit: &Hit<'_>, buffer: &[u8]| {
-                let has: Vec<u32> = tags_of(&hit.head, buffer).collect();
-                which == TagMatch::Any || ids.iter().all(|id| has.contains(id))
+                let has = |id: u32| tags_of(&hit.head, buffer).any(|own| own == id);
+                which == TagMatch::Any || ids.iter().all(|&id| has(id))
             };
             loop {
                 let step = sync::locked_for_upkeep(store, self.patience(store), |store, proof| {
