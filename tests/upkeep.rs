@@ -1059,6 +1059,7 @@ fn a_tag_of_many_large_values_leaves_no_file() {
     cache
         .update_settings(|settings| settings.count_limit = Some(1))
         .expect("settings");
+    cache.cull().expect("cull");
     assert_eq!(cache.len().expect("len"), 1);
     assert_eq!(files(), 1);
     assert_sound(&cache);

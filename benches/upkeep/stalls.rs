@@ -1,7 +1,7 @@
 //! How long a set and a get take at most, in a full store beside its upkeep.
 //!
-//! Owns the paced load: a writer that is offered 100 MB/s, a reader with a get every 50 µs, and a thread
-//! that maintains. What a call takes is measured; so is that less what its thread waited for a core,
+//! Owns the paced load: a writer that is offered 100 MB/s, a reader with a get every 50 µs, and the
+//! background worker. What a call takes is measured; so is that less what its thread waited for a core,
 //! which is the machine's part where others work on it too, and, for sets, what passed since the call was
 //! due.
 
@@ -10,7 +10,7 @@ use std::os::unix::fs::FileExt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use larder::{Budget, Cache};
+use larder::Cache;
 
 use crate::common::key;
 use crate::common::random::{Random, Zipf};
@@ -21,8 +21,6 @@ const OFFERED_BYTES_PER_S: f64 = 100e6;
 const VALUE_LEN: std::ops::RangeInclusive<u64> = 100..=16 << 10;
 const GET_EVERY: Duration = Duration::from_micros(50);
 const SKEW: f64 = 0.9;
-const MAINTAIN_FOR: Duration = Duration::from_millis(20);
-const MAINTAIN_EVERY: Duration = Duration::from_millis(5);
 
 /// What the load draws from.
 struct Load {
@@ -113,18 +111,6 @@ impl Waits {
     }
 }
 
-fn maintain(store: &Cache, is_over: &AtomicBool) -> (u64, u64) {
-    let budget = Budget::default().time(MAINTAIN_FOR);
-    let (mut kept, mut freed) = (0, 0);
-    while !is_over.load(Ordering::Relaxed) {
-        let report = store.maintain(&budget).expect("upkeep");
-        kept += report.kept_bytes;
-        freed += report.freed_bytes;
-        std::thread::sleep(MAINTAIN_EVERY);
-    }
-    (kept, freed)
-}
-
 fn read(store: &Cache, limit: u64, is_over: &AtomicBool) -> Calls {
     let mut load = Load::new(limit, 2);
     let mut gets = Calls::new();
@@ -151,6 +137,7 @@ pub(crate) fn measure(run: &Run, table: &mut Table) {
     };
     let store = Cache::builder()
         .size_limit_bytes(limit)
+        .background_maintenance(true)
         .open(&dir)
         .expect("a store opens");
     let mut load = Load::new(limit, 1);
@@ -166,9 +153,8 @@ pub(crate) fn measure(run: &Run, table: &mut Table) {
     let is_over = AtomicBool::new(false);
     let (mut sets, mut since_due) = (Calls::new(), Histogram::new());
     let mut bytes = 0;
-    let ((gets, upkeep), took) = std::thread::scope(|scope| {
+    let (gets, took) = std::thread::scope(|scope| {
         let reader = scope.spawn(|| read(&store, limit, &is_over));
-        let keeper = scope.spawn(|| maintain(&store, &is_over));
         let begin = Instant::now();
         while begin.elapsed() < lasts {
             let due = Duration::from_secs_f64(bytes as f64 / OFFERED_BYTES_PER_S);
@@ -181,8 +167,7 @@ pub(crate) fn measure(run: &Run, table: &mut Table) {
         }
         let took = begin.elapsed();
         is_over.store(true, Ordering::Relaxed);
-        let gets = reader.join().expect("the reader");
-        ((gets, keeper.join().expect("the keeper")), took)
+        (reader.join().expect("the reader"), took)
     });
     let stats = store.stats(false).expect("the counters");
     drop(store);
@@ -196,8 +181,8 @@ pub(crate) fn measure(run: &Run, table: &mut Table) {
         stats.culled,
         stats.syncs,
         stats.write_amplification().unwrap_or(1.0),
-        upkeep.0 >> 20,
-        upkeep.1 >> 20,
+        stats.bytes_kept >> 20,
+        stats.bytes_freed >> 20,
     );
     histogram::print(
         &[
