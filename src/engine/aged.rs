@@ -37,6 +37,9 @@ struct Known {
     stored_s: u64,
 }
 
+/// (hash, sequence) of what goes.
+type Pairs = Vec<(u64, u64)>;
+
 impl Store {
     /// One step: removes entries above `max_age`. How many; `None`: there is none, or no such limit.
     pub(crate) fn cull_aged(&self, proof: &mut Proof) -> Result<Option<u64>> {
@@ -89,12 +92,7 @@ impl Store {
     }
 
     /// Looks at some lines more: who is over, what is known then, and whether that was all.
-    fn find_aged(
-        &self,
-        row: &Row,
-        mut known: Known,
-        now_ms: u64,
-    ) -> Result<(Vec<(u64, u64)>, Known, bool)> {
+    fn find_aged(&self, row: &Row, mut known: Known, now_ms: u64) -> Result<(Pairs, Known, bool)> {
         let segment = self.segments.must_get(&self.files, &self.dir, row.slot)?;
         let (mut victims, mut buffer) = (Vec::new(), Vec::new());
         let end = self.lines_of(row);
