@@ -104,7 +104,9 @@ impl Store {
         let mut buffer = Vec::new();
         let keymap = Keymap::of(&self.files);
         let (mut upto, mut begin) = (None, None);
+        let mut graves = 0;
         while step.next - from < LINES_PER_STEP
+            && graves < layout::GRAVES
             && step.kept_bytes < KEPT_BYTES_PER_STEP
             && victims.len() < GONE_PER_STEP
         {
@@ -149,6 +151,7 @@ impl Store {
                             Fate::Waits => break,
                             Fate::Goes => {
                                 step.gone_bytes += head.volume();
+                                graves += u64::from(head.options.apart.is_some());
                                 let key = &buffer[head.key_at..][..head.key_len];
                                 let hash = self.hash.of(head.options.space, key);
                                 if is_probation && is_live {
@@ -245,7 +248,7 @@ impl Store {
     }
 
     /// Appends an entry's record to the second lane, as its newest version. Returns its bytes.
-    fn keep(
+    pub(crate) fn keep(
         &self,
         proof: &mut Proof,
         head: &Head,
@@ -407,7 +410,8 @@ impl Store {
         upto: u64,
         victims: &[Victim],
     ) -> Result<()> {
-        self.make_graves(proof, victims.len().min(layout::GRAVES as usize) as u64)?;
+        let graves = victims.iter().filter(|victim| victim.old.apart.is_some());
+        self.make_graves(proof, graves.count() as u64)?;
         let mut value = Vec::with_capacity(16 + victims.len() * 16);
         value.extend_from_slice(&target.id.to_le_bytes());
         value.extend_from_slice(&upto.to_le_bytes());
@@ -660,8 +664,13 @@ impl Store {
     /// The sealed segment that gives most back for least copying; now and then the one that keeps most
     /// deletes from going.
     pub(crate) fn emptiest(&self, turn: u64) -> Result<Option<(Row, f64)>> {
+        self.emptiest_before(turn, u64::MAX)
+    }
+
+    /// The same among those with an id below `end`.
+    pub(crate) fn emptiest_before(&self, turn: u64, end: u64) -> Result<Option<(Row, f64)>> {
         let mut rows = segments::rows(&self.files)?;
-        rows.retain(|row| row.is(state::SEALED) || row.is(state::BAD));
+        rows.retain(|row| (row.is(state::SEALED) || row.is(state::BAD)) && row.id < end);
         let share = |row: &Row| row.live as f64 / allocated(row).max(1) as f64;
         if turn % 8 == 7 {
             let oldest = rows

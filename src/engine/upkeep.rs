@@ -314,7 +314,14 @@ impl Store {
             if self.graves() > 0 || self.empty_bytes()? > 0 {
                 match self.free_durably(patience) {
                     Err(Error::Busy { .. }) => return Ok(some),
-                    freed => some |= freed? > 0,
+                    freed => {
+                        let freed = freed?;
+                        some |= freed > 0;
+                        if freed == 0 && self.empty_bytes()? > 0 {
+                            // Somebody needs the files to stay for a while.
+                            std::thread::sleep(Duration::from_millis(1));
+                        }
+                    }
                 }
             }
             if self.has_room(need) {
@@ -426,6 +433,8 @@ impl Store {
     ) -> Result<UpkeepReport> {
         let start = Instant::now();
         let mut report = UpkeepReport::default();
+        // What is written meanwhile, copies too, is for the next time: so it ends.
+        let end = self.files.header.get(layout::NEXT_FILE_AT);
         let is_spent = |report: &UpkeepReport| {
             budget.time.is_some_and(|time| start.elapsed() >= time)
                 || budget.bytes.is_some_and(|bytes| report.kept_bytes >= bytes)
@@ -437,7 +446,7 @@ impl Store {
                 let (store, proof) = held.parts();
                 let begin = Instant::now();
                 loop {
-                    let done = store.maintain_step(proof, budget.deep)?;
+                    let done = store.maintain_step(proof, budget.deep, end)?;
                     report.expired += done.expired;
                     report.culled += done.culled;
                     report.kept += done.kept;
@@ -464,7 +473,7 @@ impl Store {
         }
     }
 
-    fn maintain_step(&self, proof: &mut Proof, deep: bool) -> Result<UpkeepReport> {
+    fn maintain_step(&self, proof: &mut Proof, deep: bool, end: u64) -> Result<UpkeepReport> {
         let mut report = UpkeepReport::default();
         let expired = self.expire_step(proof, u64::MAX)?;
         report.expired = expired.removed;
@@ -491,7 +500,7 @@ impl Store {
         }
         let turn = self.files.header.get(layout::NEXT_FILE_AT);
         let worth = if deep { 0.97 } else { 0.5 };
-        if let Some((row, share)) = self.emptiest(turn)?
+        if let Some((row, share)) = self.emptiest_before(turn, end)?
             && share < worth
         {
             self.begin_compacting(&row);
