@@ -39,7 +39,9 @@ mod view;
 #[cfg(fuzzing)]
 pub mod fuzzing;
 
-pub use engine::check::{CheckReport, Finding};
+pub use engine::check::{CheckReport, Depth, Finding, FindingKind};
+pub use engine::mend::{Lost, RepairReport};
+pub use engine::snapshot::SnapshotReport;
 pub use engine::upkeep::{Budget, UpkeepReport};
 pub use error::{Error, Result};
 pub use format::key::{KEY_DEPTH_MAX, Key, KeyPart};

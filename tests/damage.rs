@@ -1353,6 +1353,23 @@ fn damage_in_an_old_segment_costs_one_record() {
                 !store.check().expect("check").is_sound(),
                 "check found nothing"
             );
+            // Mended, it costs no more; and its older version does not come back.
+            let report = store.repair().expect("repair");
+            assert!(
+                report.lost.len() <= 1,
+                "round {round}, bit {bit}: {report:?}"
+            );
+            common::assert_sound(&store);
+            let found = (0..keys).filter(|at| {
+                let found = store.get(format!("key/{at}")).expect("get");
+                assert!(
+                    found
+                        .as_deref()
+                        .is_none_or(|found| *found == *newest(*at).as_bytes())
+                );
+                found.is_some()
+            });
+            assert_eq!(found.count() as u64, keys - 1, "round {round}, bit {bit}");
         }
     }
     println!("150 flips in old segments: {corrupt} corrupt, {lost} lost, {harmless} harmless");

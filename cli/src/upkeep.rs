@@ -4,8 +4,9 @@
 //! Never repairs anything.
 
 use std::io::{self, BufWriter, Write};
+use std::ops::ControlFlow;
 
-use larder::{Cache, CheckReport, Error};
+use larder::{Cache, CheckReport, Depth, Error};
 use serde_json::{Map, Value};
 
 use crate::args::{Log, Settings, Stats};
@@ -130,8 +131,13 @@ fn log_segment(cache: &Cache, segment: u64, output: &mut impl Write) -> Result<(
 }
 
 pub(crate) fn check(place: &Place) -> Result<Answer> {
-    let progress = Progress::of_time("checking");
-    let report = place.try_open().and_then(|cache| cache.check());
+    let progress = Progress::of_bytes("checking", 0);
+    let report = place.try_open().and_then(|cache| {
+        cache.check_depth_with(Depth::Full, |done, total| {
+            progress.set(done, total);
+            ControlFlow::Continue(())
+        })
+    });
     drop(progress);
     match report {
         Ok(report) => show_report(&report),

@@ -1,37 +1,88 @@
 //! Verifying a store: every record, every word, every cell, every count against each other.
 //!
-//! Reads without the lock and reports; mends nothing. What changes while it looks is not called
-//! damage: counts are compared only when nothing was committed meanwhile.
+//! Reads without the lock and reports; mends nothing. Words are gathered first and sorted by place, so
+//! that each segment is read once, from its front to its end. What changes while it looks is not called
+//! damage: a word that leads astray is looked at again, and counts are compared (`engine/audit.rs`) only
+//! when nobody had the writer lock meanwhile.
 
 use std::collections::HashSet;
+use std::ops::ControlFlow;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use serde::Serialize;
 
+use crate::engine::audit::Tally;
 use crate::engine::store::Store;
 use crate::engine::walk::{Next, Walk};
 use crate::error::{Error, Result};
 use crate::format::bucket::{self, BUCKET_LEN, KNOWN_MASK, Place, is_whole, known_hash};
-use crate::format::header::{self as layout, Address, Shared, space};
+use crate::format::header::{self as layout, Address, Shared, state};
 use crate::format::name::Name;
-use crate::format::record::{Head, Kind};
-use crate::limits::SPACES_MAX;
+use crate::format::record::{Apart, Head, Kind, tags_of};
+use crate::format::segment::Summary;
 use crate::part::keymap::Keymap;
-use crate::part::order;
 use crate::part::segment::{Read, Segment};
-use crate::part::segments;
+use crate::part::segments::{self, Row};
 
 /// More findings than this tell nothing more.
 const FINDINGS_MAX: usize = 1_000;
+/// Bytes verified before the watch is told again.
+const WATCH_EVERY_BYTES: u64 = 4 << 20;
 
-/// How many cells before its turn an entry's bucket is fetched, and then its record.
-const BUCKETS_AHEAD: u64 = 12;
-const RECORDS_AHEAD: u64 = 6;
+/// How much a check reads.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub enum Depth {
+    /// Headers and footers of the log, and everything derived, against each other. Keys, values and the
+    /// bytes of large values' files are not read.
+    Quick,
+    /// Every byte of every record and value file too.
+    #[default]
+    Full,
+}
+
+/// What kind of thing is wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[non_exhaustive]
+pub enum FindingKind {
+    /// A record in the log is not what was written.
+    DamagedRecord,
+    /// A footer's line that names a record is missing or not what was written.
+    DamagedFooter,
+    /// A segment's header is not what was written.
+    DamagedSegment,
+    /// A segment has fewer bytes than its header says.
+    CutSegment,
+    /// A segment the table names is not there.
+    MissingSegment,
+    /// A sync of this segment failed: what was not durable by then may be lost on the disk.
+    FailedSync,
+    /// A word of the keymap, or a link between its buckets, is damaged.
+    DamagedWord,
+    /// A word of the keymap leads to another key's record, or to none.
+    WrongPlace,
+    /// A large value's file is not there.
+    MissingValueFile,
+    /// A large value's file is not what was written.
+    DamagedValueFile,
+    /// A file with a store's name that the store does not know.
+    UnknownFile,
+    /// A count is not that of the things it counts.
+    WrongCount,
+    /// An order list does not hold each entry once, oldest first.
+    OrderOutOfOrder,
+    /// A list of tagged or expiring entries is damaged, or an entry is missing in it.
+    DamagedList,
+    /// Something else of the derived files cannot be read.
+    DamagedDerived,
+}
 
 /// Something that is not as it should be.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct Finding {
+    /// What kind of thing it is.
+    pub kind: FindingKind,
     /// The file.
     pub path: PathBuf,
     /// The byte in it.
@@ -44,38 +95,49 @@ pub struct Finding {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct CheckReport {
-    /// Everything wrong; empty when the store is sound.
+    /// Everything wrong, up to 1,000 things; empty when the store is sound.
     pub findings: Vec<Finding>,
     /// Records verified.
     pub records: u64,
-    /// Bytes of records and value files verified.
+    /// Bytes of records and value files verified; in a quick check, of those whose headers were.
     pub bytes: u64,
     /// Entries the keymap leads to.
     pub entries: u64,
+    /// All was looked at: nobody ended the check before.
+    pub is_complete: bool,
+    /// Counts were compared too: no writer was at work meanwhile.
+    pub has_counted: bool,
 }
 
 impl CheckReport {
-    /// Whether nothing is wrong.
+    /// Whether nothing is wrong, as far as was looked.
     #[must_use]
     pub fn is_sound(&self) -> bool {
         self.findings.is_empty()
     }
 
-    fn add(&mut self, path: PathBuf, offset: u64, what: impl Into<String>) {
-        if self.findings.len() >= FINDINGS_MAX {
-            return;
+    pub(crate) fn add(
+        &mut self,
+        kind: FindingKind,
+        path: impl Into<PathBuf>,
+        offset: u64,
+        what: impl Into<String>,
+    ) {
+        if self.findings.len() < FINDINGS_MAX {
+            self.findings.push(Finding {
+                kind,
+                path: path.into(),
+                offset,
+                what: what.into(),
+            });
         }
-        self.findings.push(Finding {
-            path,
-            offset,
-            what: what.into(),
-        });
     }
 
-    fn add_error(&mut self, error: Error) -> Result<()> {
+    /// Damage that was met as an error.
+    pub(crate) fn add_error(&mut self, kind: FindingKind, error: Error) -> Result<()> {
         match error {
             Error::Corrupt { path, offset, what } => {
-                self.add(path, offset, what);
+                self.add(kind, path, offset, what);
                 Ok(())
             }
             other => Err(other),
@@ -83,312 +145,569 @@ impl CheckReport {
     }
 }
 
+/// Who is told (bytes done, bytes in all), and may end the check.
+pub(crate) type Watch<'w> = &'w mut dyn FnMut(u64, u64) -> ControlFlow<()>;
+
+/// A place that cannot be kept where it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Bad {
+    /// A record, of the segment with this id, at this byte.
+    Record { segment: u64, at: u64 },
+    /// Something of a segment beside its records.
+    Segment(u64),
+    /// The value file of the record at this byte of this segment.
+    Value { segment: u64, at: u64, file: u64 },
+}
+
+/// What a check found, for who repairs.
+#[derive(Debug, Default)]
+pub(crate) struct Checked {
+    pub(crate) report: CheckReport,
+    pub(crate) bad: HashSet<Bad>,
+}
+
+/// A word of the keymap, and the bucket it is of.
+#[derive(Clone, Copy, Debug)]
+struct Led {
+    word: u64,
+    bucket: u32,
+}
+
+impl Led {
+    fn place(&self) -> Place {
+        // Gathered are only whole words that name one.
+        bucket::place(self.word).unwrap_or(Place { slot: 0, at: 0 })
+    }
+}
+
+struct Check<'s, 'w> {
+    store: &'s Store,
+    depth: Depth,
+    watch: Watch<'w>,
+    told: u64,
+    total: u64,
+    done: Checked,
+    tally: Tally,
+    buffer: Vec<u8>,
+}
+
+/// Ended by the watch, or by an error.
+enum Stop {
+    Watch,
+    Error(Error),
+}
+
+impl From<Error> for Stop {
+    fn from(error: Error) -> Stop {
+        Stop::Error(error)
+    }
+}
+
 impl Store {
-    /// Verifies everything. `watch` is told (bytes done, bytes in all).
-    pub(crate) fn check(&self, watch: &mut dyn FnMut(u64, u64)) -> Result<CheckReport> {
-        let mut report = CheckReport::default();
-        let before = self.committed();
-        let total = self.disk_bytes();
-        let names = self.dir.list()?.0;
-        let rows = segments::rows(&self.files)?;
+    /// Verifies the store. Takes 16 bytes of memory a word, and some 40 an entry, while it does.
+    pub(crate) fn check(&self, depth: Depth, watch: Watch<'_>) -> Result<Checked> {
+        let mut check = Check {
+            store: self,
+            depth,
+            watch,
+            told: 0,
+            total: self.disk_bytes(),
+            done: Checked::default(),
+            tally: Tally::default(),
+            buffer: Vec::new(),
+        };
+        match check.run() {
+            Ok(()) => check.done.report.is_complete = true,
+            Err(Stop::Watch) => {}
+            Err(Stop::Error(error)) => return Err(error),
+        }
+        Ok(check.done)
+    }
+
+    /// How often the writer lock was taken, if nobody has it and nobody left anything half done.
+    fn stillness(&self) -> Option<u64> {
+        let header = &self.files.header;
+        let takes = header.get(layout::TAKES_AT);
+        let busy = [
+            layout::OWNER_AT,
+            layout::JOURNAL_AT,
+            layout::PENDING_AT,
+            layout::SPLITTING_AT,
+            layout::MAKING_AT,
+            layout::UNMAKING_AT,
+        ];
+        busy.iter().all(|&at| header.get(at) == 0).then_some(takes)
+    }
+}
+
+impl Check<'_, '_> {
+    fn run(&mut self) -> Result<(), Stop> {
+        let before = self.store.stillness();
+        let names = self.store.dir.list()?.0;
+        let words = self.gather_words()?;
+        let rows = segments::rows(&self.store.files)?;
+        self.total = self.total.max(1);
         for (n, row) in rows.iter().enumerate() {
-            match self.segments.must_get(&self.files, &self.dir, row.slot) {
-                Ok(segment) => {
-                    // What a later life of the log did not take over.
-                    let lives = rows[n + 1..].iter().filter_map(|newer| {
-                        let newer = self.segments.get(&self.files, &self.dir, newer.slot);
-                        newer.ok().flatten().map(|newer| newer.head)
-                    });
-                    let until = lives
-                        .filter(|newer| newer.life > segment.head.life)
-                        .map(|newer| newer.life_seq)
-                        .min()
-                        .unwrap_or(u64::MAX);
-                    self.check_segment(&segment, until, &mut report)?;
-                }
-                Err(_) if !matches!(segments::id_of(&self.files, row.slot), Ok(id) if id == row.id) =>
-                    {}
-                Err(error) => report.add_error(error)?,
+            let from = words.partition_point(|led| led.place().slot < row.slot);
+            let len = words[from..].partition_point(|led| led.place().slot == row.slot);
+            self.check_row(&rows, n, &words[from..from + len])?;
+            self.tell(true)?;
+        }
+        // Words of rows that are free by now, or always were.
+        let known: HashSet<u16> = rows.iter().map(|row| row.slot).collect();
+        for led in words
+            .iter()
+            .filter(|led| !known.contains(&led.place().slot))
+        {
+            self.check_again(*led)?;
+        }
+        if before.is_some() && self.store.stillness() == before {
+            self.done.report.has_counted = self.done.report.findings.is_empty();
+            if self.done.report.has_counted {
+                // Damage elsewhere explains a difference.
+                self.tally.compare(self.store, &mut self.done.report)?;
             }
-            watch(report.bytes.min(total), total);
+            self.check_names(&names)?;
+            if self.store.stillness() != before {
+                // Somebody began meanwhile: what was not told before may be no damage.
+                self.done.report.has_counted = false;
+                self.done.report.findings.retain(|finding| {
+                    !matches!(
+                        finding.kind,
+                        FindingKind::WrongCount
+                            | FindingKind::OrderOutOfOrder
+                            | FindingKind::DamagedList
+                            | FindingKind::UnknownFile
+                    )
+                });
+            }
         }
-        let mut counts = [0_u64; SPACES_MAX];
-        let mut files = HashSet::new();
-        self.check_words(&mut report, &mut counts, &mut files)?;
-        let mut cells = [0_u64; SPACES_MAX];
-        self.check_cells(&mut report, &mut cells)?;
-        if self.committed() == before {
-            self.check_counts(&mut report, &counts, &cells);
-            self.check_names(&mut report, &names, &files)?;
+        (self.watch)(self.total, self.total)
+            .is_continue()
+            .then_some(())
+            .ok_or(Stop::Watch)
+    }
+
+    fn tell(&mut self, now: bool) -> Result<(), Stop> {
+        let bytes = self.done.report.bytes;
+        if !now && bytes - self.told < WATCH_EVERY_BYTES {
+            return Ok(());
         }
-        watch(total, total);
-        Ok(report)
+        self.told = bytes;
+        match (self.watch)(bytes.min(self.total), self.total) {
+            ControlFlow::Continue(()) => Ok(()),
+            ControlFlow::Break(()) => Err(Stop::Watch),
+        }
+    }
+
+    /// Every whole word, by the place it leads to; the others are told.
+    fn gather_words(&mut self) -> Result<Vec<Led>> {
+        let store = self.store;
+        let keymap = Keymap::of(&store.files);
+        let report = &mut self.done.report;
+        let in_file = store.files.keymap.len()? / BUCKET_LEN;
+        if keymap.split().buckets() > in_file {
+            let what = "the growth word names buckets past the end of this file";
+            report.add(FindingKind::DamagedWord, store.files.keymap.path(), 0, what);
+        }
+        let over_used = store.files.header.number(layout::OVER_USED_AT) * BUCKET_LEN;
+        let mut words = Vec::new();
+        let mut index = 0;
+        while index < keymap.split().buckets().min(in_file) && report.findings.len() < FINDINGS_MAX
+        {
+            let mut odd = Vec::new();
+            let visited = keymap.words(index, |address, word| {
+                self.tally.words += 1;
+                if address.file == Shared::Overflow && address.at >= over_used {
+                    self.tally.beyond_overflow += 1;
+                }
+                if is_whole(word) && bucket::place(word).is_some() {
+                    let bucket = index as u32;
+                    words.push(Led { word, bucket });
+                } else {
+                    odd.push((address, word));
+                }
+            });
+            if let Err(error) = visited {
+                report.add_error(FindingKind::DamagedWord, error)?;
+            }
+            for (address, word) in odd {
+                let what = if is_whole(word) {
+                    "a word of the keymap names no place"
+                } else {
+                    "a word of the keymap is damaged"
+                };
+                let path = store.region_path(address);
+                report.add(FindingKind::DamagedWord, path, address.at, what);
+            }
+            index += 1;
+        }
+        words.sort_unstable_by_key(|led| led.place());
+        Ok(words)
+    }
+
+    /// One segment, and the words that lead into it.
+    fn check_row(&mut self, rows: &[Row], n: usize, words: &[Led]) -> Result<(), Stop> {
+        let (store, row) = (self.store, &rows[n]);
+        let is_row = || matches!(segments::id_of(&store.files, row.slot), Ok(id) if id == row.id);
+        match store.segments.must_get(&store.files, &store.dir, row.slot) {
+            Ok(segment) if segment.head.id == row.id => {
+                // What a later life of the log did not take over.
+                let lives = rows[n + 1..].iter().filter_map(|newer| {
+                    let newer = store.segments.get(&store.files, &store.dir, newer.slot);
+                    newer.ok().flatten().map(|newer| newer.head)
+                });
+                let until = lives
+                    .filter(|newer| newer.life > segment.head.life)
+                    .map(|newer| newer.life_seq)
+                    .min()
+                    .unwrap_or(u64::MAX);
+                self.check_segment(&segment, row, until, words)
+            }
+            Err(error @ Error::Corrupt { .. }) if is_row() => {
+                self.done.bad.insert(Bad::Segment(row.id));
+                let kind = match store.dir.stat(Name::Segment(row.id))? {
+                    Some(_) => FindingKind::DamagedSegment,
+                    None => FindingKind::MissingSegment,
+                };
+                let path = store.dir.path_of(Name::Segment(row.id));
+                let Error::Corrupt { what, offset, .. } = error else {
+                    return Ok(());
+                };
+                let what = format!("{what}; {} entries were in it", words.len());
+                self.done.report.add(kind, path, offset, what);
+                Ok(())
+            }
+            Err(error @ Error::Io { .. }) => Err(error.into()),
+            // It went, or another took its row.
+            _ => Ok(words.iter().try_for_each(|led| self.check_again(*led))?),
+        }
     }
 
     /// `until`: records from this sequence on were cut off before a newer segment began.
     fn check_segment(
-        &self,
-        segment: &std::sync::Arc<Segment>,
+        &mut self,
+        segment: &Arc<Segment>,
+        row: &Row,
         until: u64,
-        report: &mut CheckReport,
-    ) -> Result<()> {
-        let path = self.dir.path_of(segment.name());
+        words: &[Led],
+    ) -> Result<(), Stop> {
+        let store = self.store;
+        let path = store.dir.path_of(segment.name());
+        let id = segment.head.id;
         if let Some(size) = segment.cut_from {
-            report.add(
-                path.clone(),
-                segment.head.size,
-                format!("this segment is cut short: it should have {size} bytes"),
-            );
+            self.done.bad.insert(Bad::Segment(id));
+            let what = format!("this segment is cut short: it should have {size} bytes");
+            let kind = FindingKind::CutSegment;
+            self.done
+                .report
+                .add(kind, path.clone(), segment.head.size, what);
         }
-        let end = self.end_of(segment.slot, segment.head.size);
+        if row.is(state::BAD) {
+            self.done.bad.insert(Bad::Segment(id));
+            let what =
+                "a sync of this segment failed: what was not durable may be lost on the disk";
+            let kind = FindingKind::FailedSync;
+            self.done.report.add(kind, path.clone(), 0, what);
+        }
+        let end = store.end_of(segment.slot, segment.head.size);
         let mut walk = Walk::new(segment, end);
-        let mut buffer = Vec::new();
-        while let Some(next) = walk.next(&self.dir)? {
+        let (mut next_word, mut lines, mut dead_seq) = (0, 0, u64::MAX);
+        let live_before = self.tally.live_bytes;
+        while let Some(next) = walk.next(&store.dir)? {
+            let (at, summary) = match &next {
+                Next::Record { head, .. } if head.seq >= until => break,
+                Next::Record { at, summary, .. } | Next::Damage { at, summary } => (*at, *summary),
+            };
+            lines += 1;
+            // Words that lead to no record's beginning.
+            while words.get(next_word).is_some_and(|led| led.place().at < at) {
+                self.check_again(words[next_word])?;
+                next_word += 1;
+            }
+            let led = words.get(next_word).filter(|led| led.place().at == at);
+            next_word += usize::from(led.is_some());
             match next {
                 Next::Damage { at, summary } => {
                     let which = summary.map_or(String::new(), |summary| {
                         format!(" (sequence {})", summary.seq)
                     });
-                    report.add(
-                        path.clone(),
-                        at,
-                        format!("the header of a record{which} is damaged"),
-                    );
+                    let what = format!("the header of a record{which} is damaged");
+                    let kind = FindingKind::DamagedRecord;
+                    self.done.report.add(kind, path.clone(), at, what);
+                    self.done.bad.insert(Bad::Record { segment: id, at });
                 }
-                Next::Record { head, .. } if head.seq >= until => break,
-                Next::Record {
-                    at, head, summary, ..
-                } => {
-                    report.records += 1;
-                    report.bytes += head.len() as u64;
-                    if !matches!(segment.read(&self.dir, at, &mut buffer)?, Read::Whole(_)) {
-                        report.add(path.clone(), at, "the key or value of a record is damaged");
-                    }
+                Next::Record { head, .. } => {
+                    self.done.report.records += 1;
+                    self.done.report.bytes += head.len() as u64;
                     if segment.cut_from.is_none()
                         && summary.is_none_or(|summary| summary.seq != head.seq)
                     {
-                        report.add(
-                            path.clone(),
-                            at,
-                            "the footer's line for this record is damaged",
-                        );
+                        self.done.bad.insert(Bad::Segment(id));
+                        let what = "the footer's line for this record is damaged";
+                        let kind = FindingKind::DamagedFooter;
+                        self.done.report.add(kind, path.clone(), at, what);
                     }
+                    let is_sound = self.check_record(segment, (at, &head), summary)?;
+                    match led {
+                        Some(led) => {
+                            let tags = tags_of(&head, walk.options()).collect();
+                            self.check_led(*led, &head, tags, summary, is_sound)?;
+                        }
+                        None if head.kind == Kind::Set => dead_seq = dead_seq.min(head.seq),
+                        None => {}
+                    }
+                    self.tell(false)?;
                 }
             }
         }
-        let tail = Place::from_bits(self.files.header.get(layout::TAIL_AT));
+        for led in &words[next_word.min(words.len())..] {
+            self.check_again(*led)?;
+        }
+        let tail = Place::from_bits(store.files.header.get(layout::TAIL_AT));
         let is_active = tail.is_some_and(|tail| tail.slot == segment.slot && tail.at == end);
-        if is_active && walk.at() != end {
-            report.add(path, walk.at(), "the log ends here, before its tail");
+        if is_active && walk.at() != end && until == u64::MAX {
+            self.done.bad.insert(Bad::Segment(id));
+            let what = "the log ends here, before its tail";
+            let kind = FindingKind::DamagedRecord;
+            self.done.report.add(kind, path, walk.at(), what);
         }
+        let live = self.tally.live_bytes - live_before;
+        self.tally
+            .row(row, live, lines, dead_seq, row.is(state::EMPTY));
         Ok(())
     }
 
-    fn check_words(
-        &self,
-        report: &mut CheckReport,
-        counts: &mut [u64; SPACES_MAX],
-        files: &mut HashSet<u64>,
-    ) -> Result<()> {
-        let keymap = Keymap::of(&self.files);
-        let mut buffer = Vec::new();
-        let mut index = 0;
-        let in_file = self.files.keymap.len()? / BUCKET_LEN;
-        if keymap.split().buckets() > in_file {
-            let what = "the growth word names buckets past the end of this file";
-            report.add(self.files.keymap.path().into(), 0, what);
+    /// Key and value of a record whose header is whole.
+    fn check_record(
+        &mut self,
+        segment: &Segment,
+        (at, head): (u64, &Head),
+        summary: Option<Summary>,
+    ) -> Result<bool> {
+        if self.depth == Depth::Quick {
+            return Ok(true);
         }
-        // A bucket ahead, so that its records are on their way.
-        let gather = |index, report: &mut CheckReport| -> Result<Vec<(Address, u64)>> {
-            let mut words = Vec::new();
-            if let Err(error) = keymap.words(index, |address, word| words.push((address, word))) {
-                report.add_error(error)?;
-            }
-            for place in words.iter().filter_map(|&(_, word)| bucket::place(word)) {
-                self.prefetch_place(place);
-            }
-            Ok(words)
+        let store = self.store;
+        let read = segment.read(&store.dir, at, &mut self.buffer)?;
+        let names_its_key = |buffer: &[u8]| {
+            let key = &buffer[head.key_at..][..head.key_len];
+            let hash = store.hash.of(head.options.space, key);
+            summary.is_none_or(|summary| {
+                !matches!(head.kind, Kind::Set | Kind::Delete)
+                    || summary.hash == hash & crate::format::segment::SUMMARY_HASH_MASK
+            })
         };
-        let ends = |index| index >= keymap.split().buckets().min(in_file);
-        let mut ahead = match ends(0) {
-            true => Vec::new(),
-            false => gather(0, report)?,
+        let (kind, what) = match read {
+            Read::Damaged(_) => (
+                FindingKind::DamagedRecord,
+                "the key or value of a record is damaged",
+            ),
+            Read::Whole(_) if names_its_key(&self.buffer) => return Ok(true),
+            Read::Whole(_) => (
+                FindingKind::DamagedFooter,
+                "the footer's line for this record names another key",
+            ),
         };
-        while !ends(index) && report.findings.len() < FINDINGS_MAX {
-            let words = match ends(index + 1) {
-                true => std::mem::take(&mut ahead),
-                false => std::mem::replace(&mut ahead, gather(index + 1, report)?),
-            };
-            for (address, word) in words {
-                match self.check_word(index, address, word, &mut buffer) {
-                    Ok(Some(head)) => {
-                        counts[(head.options.space as usize).min(SPACES_MAX - 1)] += 1;
-                        report.entries += u64::from(head.options.space == 0);
-                        if let Some(apart) = head.options.apart {
-                            report.bytes += apart.len;
-                            files.insert(apart.id);
-                        }
-                    }
-                    Ok(None) => {}
-                    Err(error) => report.add_error(error)?,
-                }
-            }
-            index += 1;
-        }
-        Ok(())
-    }
-
-    fn check_word(
-        &self,
-        index: u64,
-        address: Address,
-        word: u64,
-        buffer: &mut Vec<u8>,
-    ) -> Result<Option<Head>> {
-        let region = if address.file == Shared::Keymap {
-            &self.files.keymap
+        let id = segment.head.id;
+        let path = store.dir.path_of(segment.name());
+        self.done.report.add(kind, path, at, what);
+        let is_whole = kind == FindingKind::DamagedFooter;
+        self.done.bad.insert(if is_whole {
+            Bad::Segment(id)
         } else {
-            &self.files.over
-        };
-        let wrong = |what: &str| Err(Error::corrupt(region.path(), address.at, what));
-        if !is_whole(word) {
-            return wrong("a word of the keymap is damaged");
-        }
-        let Some(place) = bucket::place(word) else {
-            return wrong("a word of the keymap names no place");
-        };
-        let segment = self.segments.must_get(&self.files, &self.dir, place.slot)?;
-        let read = segment.read(&self.dir, place.at, buffer)?;
-        let changed = || {
-            self.files
-                .load(&self.dir, address)
-                .is_ok_and(|now| now != word)
-        };
-        let Read::Whole(head) = read else {
-            if changed() {
-                return Ok(None);
-            }
-            return Err(self.damaged_record(&segment, place.at, "an entry's record is damaged"));
-        };
-        let key = &buffer[head.key_at..][..head.key_len];
-        let hash = self.hash.of(head.options.space, key);
-        let split = Keymap::of(&self.files).split();
-        let fits = head.kind == Kind::Set
-            && hash & KNOWN_MASK == known_hash(word, index)
-            && split.bucket(hash) == index;
-        if !fits && !changed() && head.kind == Kind::Set {
-            return wrong("a word of the keymap leads to another key's record");
-        }
-        if let Some(apart) = head.options.apart {
-            let is_whole = crate::engine::scan::value_is_whole(&self.dir, Some(apart))?;
-            if !is_whole && !changed() {
-                let path = self.dir.path_of(Store::value_file(apart.id));
-                return Err(Error::corrupt(
-                    path,
-                    0,
-                    "a large value's file is missing or damaged",
-                ));
-            }
-        }
-        Ok(fits.then_some(head))
+            Bad::Record { segment: id, at }
+        });
+        Ok(is_whole)
     }
 
-    fn check_cells(&self, report: &mut CheckReport, cells: &mut [u64; SPACES_MAX]) -> Result<()> {
-        let mut buffer = Vec::new();
-        for which in 0..SPACES_MAX as u32 {
-            let mut last = None;
-            let keymap = Keymap::of(&self.files);
-            for index in 0..self.files.space(which, space::CELLS) {
-                let ahead = |n| order::cell(&self.files, &self.dir, which, index + n);
-                if let Ok(Some(cell)) = ahead(BUCKETS_AHEAD) {
-                    keymap.prefetch(cell.hash);
-                }
-                if let Ok(Some(cell)) = ahead(RECORDS_AHEAD) {
-                    self.prefetch_record(cell.hash);
-                }
-                let cell = match order::cell(&self.files, &self.dir, which, index) {
-                    Ok(Some(cell)) => cell,
-                    Ok(None) => break,
-                    Err(error) => {
-                        report.add_error(error)?;
-                        break;
-                    }
-                };
-                match self.find_cell(which, cell, &mut buffer) {
-                    Ok(Some(hit)) => {
-                        cells[which as usize] += 1;
-                        if last.is_some_and(|last| hit.head.order <= last) {
-                            report.add(
-                                self.dir.path().into(),
-                                index * 8,
-                                format!("the order list of space {which} is out of order"),
-                            );
-                        }
-                        last = Some(hit.head.order);
-                    }
-                    Ok(None) | Err(Error::Corrupt { .. }) => {}
+    /// An entry: the word and the record it leads to.
+    fn check_led(
+        &mut self,
+        led: Led,
+        head: &Head,
+        tags: Vec<u32>,
+        summary: Option<Summary>,
+        is_sound: bool,
+    ) -> Result<()> {
+        let known = known_hash(led.word, u64::from(led.bucket));
+        // Without its line the key itself must tell.
+        let is_hers = summary.is_some_and(|summary| summary.hash & KNOWN_MASK == known);
+        if !is_hers || head.kind != Kind::Set {
+            if is_sound {
+                self.check_again(led)?;
+            }
+            if head.kind != Kind::Set {
+                return Ok(());
+            }
+        }
+        self.done.report.entries += u64::from(head.options.space == 0);
+        self.tally.entry(head, known, led.place().slot, &tags);
+        let Some(apart) = head.options.apart else {
+            return Ok(());
+        };
+        self.tally.files.insert(apart.id);
+        if let Some((kind, what)) = self.check_value(apart)?
+            && self.find_again(led)?.is_some()
+        {
+            let path = self.store.dir.path_of(Name::Value(apart.id));
+            let place = led.place();
+            let segment = segments::id_of(&self.store.files, place.slot)?;
+            self.done.report.add(kind, path, 0, what);
+            self.done.bad.insert(Bad::Value {
+                segment,
+                at: place.at,
+                file: apart.id,
+            });
+        }
+        Ok(())
+    }
+
+    /// What is wrong with a value's file; `None`: nothing.
+    fn check_value(&mut self, apart: Apart) -> Result<Option<(FindingKind, &'static str)>> {
+        let dir = &self.store.dir;
+        let what = match dir.stat(Name::Value(apart.id))? {
+            None => {
+                let what = "a large value's file is missing";
+                return Ok(Some((FindingKind::MissingValueFile, what)));
+            }
+            Some(stat) if stat.len != apart.len => "a large value's file has another length",
+            Some(_) if self.depth == Depth::Quick => return Ok(None),
+            Some(_) => {
+                self.done.report.bytes += apart.len;
+                match crate::engine::scan::value_is_whole(dir, Some(apart)) {
+                    Ok(true) => return Ok(None),
+                    Ok(false) | Err(Error::Corrupt { .. }) => "a large value's file is damaged",
                     Err(error) => return Err(error),
                 }
             }
+        };
+        Ok(Some((FindingKind::DamagedValueFile, what)))
+    }
+
+    /// A word that did not lead to its entry's record: it has changed, or it is wrong.
+    fn check_again(&mut self, led: Led) -> Result<(), Error> {
+        let Some((index, address)) = self.find_again(led)? else {
+            return Ok(());
+        };
+        if let Err(error) = self.check_word(index, address, led.word) {
+            // An entry whose record is damaged was told with the record.
+            let kind = match &error {
+                Error::Corrupt { path, .. } if path.extension().is_some_and(|end| end == "seg") => {
+                    FindingKind::DamagedRecord
+                }
+                _ => FindingKind::WrongPlace,
+            };
+            let is_told = self.done.report.findings.iter().any(|finding| {
+                matches!(&error, Error::Corrupt { path, offset, .. }
+                    if finding.path == *path && finding.offset == *offset)
+            });
+            if is_told {
+                return Ok(());
+            }
+            self.done.report.add_error(kind, error)?;
+        }
+        Ok(())
+    }
+
+    /// Where a word stands now; `None`: it has changed.
+    fn find_again(&self, led: Led) -> Result<Option<(u64, Address)>> {
+        let keymap = Keymap::of(&self.store.files);
+        let split = keymap.split();
+        let mut found = None;
+        // A split may have moved it.
+        let home = split.bucket(known_hash(led.word, u64::from(led.bucket)));
+        for index in [u64::from(led.bucket), home] {
+            let visited = keymap.words(index, |address, word| {
+                if word == led.word && found.is_none() {
+                    found = Some((index, address));
+                }
+            });
+            match visited {
+                Ok(()) | Err(Error::Corrupt { .. }) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(found)
+    }
+
+    fn check_word(&mut self, index: u64, address: Address, word: u64) -> Result<()> {
+        let store = self.store;
+        let wrong = |what: &str| Err(Error::corrupt(store.region_path(address), address.at, what));
+        let changed = || {
+            store
+                .files
+                .load(&store.dir, address)
+                .is_ok_and(|now| now != word)
+        };
+        let Some(place) = bucket::place(word) else {
+            return wrong("a word of the keymap names no place");
+        };
+        let segment = match store
+            .segments
+            .must_get(&store.files, &store.dir, place.slot)
+        {
+            Ok(segment) => segment,
+            Err(Error::Corrupt { .. }) if changed() => return Ok(()),
+            Err(Error::Corrupt { .. }) => {
+                return wrong("a word of the keymap leads to a segment that is not there");
+            }
+            Err(error) => return Err(error),
+        };
+        let read = segment.read(&store.dir, place.at, &mut self.buffer)?;
+        let Read::Whole(head) = read else {
+            if changed() {
+                return Ok(());
+            }
+            return Err(store.damaged_record(&segment, place.at, "an entry's record is damaged"));
+        };
+        let key = &self.buffer[head.key_at..][..head.key_len];
+        let hash = store.hash.of(head.options.space, key);
+        let split = Keymap::of(&store.files).split();
+        let fits = hash & KNOWN_MASK == known_hash(word, index) && split.bucket(hash) == index;
+        if !fits && !changed() && head.kind == Kind::Set {
+            return wrong("a word of the keymap leads to another key's record");
         }
         Ok(())
     }
 
     /// Files with a store's names that the store does not know.
-    fn check_names(
-        &self,
-        report: &mut CheckReport,
-        names: &[Name],
-        needed: &HashSet<u64>,
-    ) -> Result<()> {
+    fn check_names(&mut self, names: &[Name]) -> Result<()> {
+        let store = self.store;
         let mut known = HashSet::new();
-        known.extend(segments::rows(&self.files)?.iter().map(|row| row.id));
+        known.extend(segments::rows(&store.files)?.iter().map(|row| row.id));
         for &name in names {
             let what = match name {
                 Name::Segment(id) if !known.contains(&id) => {
                     "a segment that is damaged, or of another store: its records are not used"
                 }
                 Name::Value(id)
-                    if !needed.contains(&id)
-                        && self.stream_of(id).is_none()
-                        && !self.is_grave(id) =>
+                    if !self.tally.files.contains(&id)
+                        && store.stream_of(id).is_none()
+                        && !store.is_grave(id) =>
                 {
                     "a large value's file that no entry names"
                 }
                 _ => continue,
             };
-            if self.dir.stat(name)?.is_some() {
-                report.add(self.dir.path_of(name), 0, what);
+            if store.dir.stat(name)?.is_some() {
+                let path = store.dir.path_of(name);
+                self.done
+                    .report
+                    .add(FindingKind::UnknownFile, path, 0, what);
             }
         }
         Ok(())
     }
+}
 
-    fn check_counts(
-        &self,
-        report: &mut CheckReport,
-        counts: &[u64; SPACES_MAX],
-        cells: &[u64; SPACES_MAX],
-    ) {
-        if !report.findings.is_empty() {
-            // Damage elsewhere explains a difference.
-            return;
-        }
-        for which in 0..SPACES_MAX {
-            let said = self.files.space(which as u32, space::COUNT);
-            for (what, counted) in [
-                ("the keymap leads to", counts[which]),
-                ("the order list holds", cells[which]),
-            ] {
-                if counted != said {
-                    let path = self.dir.path_of(Name::Header);
-                    report.add(
-                        path,
-                        0,
-                        format!("space {which} should have {said} entries, but {what} {counted}"),
-                    );
-                }
-            }
+impl Store {
+    /// The file that holds a word of the keymap.
+    fn region_path(&self, address: Address) -> &std::path::Path {
+        if address.file == Shared::Keymap {
+            self.files.keymap.path()
+        } else {
+            self.files.over.path()
         }
     }
 }

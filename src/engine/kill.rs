@@ -21,6 +21,9 @@ pub(super) const TAGS_AT_ONCE: usize = 36;
 const TAG_STEPS: u64 = 32;
 const _: () = assert!(TAG_STEPS as usize * TAGS_AT_ONCE > crate::limits::TAGS_MAX);
 
+/// Victims of one record: each may leave a value file, which needs a grave.
+const VICTIMS_AT_ONCE: usize = layout::GRAVES as usize;
+
 /// The rows of an entry's tags, when it goes.
 pub(super) fn untag(ledger: &mut Ledger<'_>, tags: &[u32], old: &Replaced) -> Result<()> {
     for step in tag_steps((tags, old.volume), (&[], 0), false) {
@@ -85,19 +88,21 @@ impl Store {
         victims: &[(u64, u64)],
         versions: &[Version],
     ) -> Result<u64> {
-        if victims.is_empty() {
-            return Ok(0);
+        let mut removed = 0;
+        for (n, victims) in victims.chunks(VICTIMS_AT_ONCE).enumerate() {
+            let versions = versions.get(n * VICTIMS_AT_ONCE..).unwrap_or_default();
+            let versions = &versions[..versions.len().min(victims.len())];
+            removed += self.kill_some(proof, victims, versions)?;
         }
-        let most = layout::GRAVES as usize;
-        if victims.len() > most {
-            let mut removed = 0;
-            for (n, victims) in victims.chunks(most).enumerate() {
-                let from = (n * most).min(versions.len());
-                let upto = (from + victims.len()).min(versions.len());
-                removed += self.kill_all(proof, victims, &versions[from..upto])?;
-            }
-            return Ok(removed);
-        }
+        Ok(removed)
+    }
+
+    fn kill_some(
+        &self,
+        proof: &mut Proof,
+        victims: &[(u64, u64)],
+        versions: &[Version],
+    ) -> Result<u64> {
         let known = versions.iter().filter(|one| one.old.apart.is_some());
         let graves = if versions.is_empty() {
             victims.len()

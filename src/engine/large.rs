@@ -16,12 +16,15 @@ use crate::format::header::{self as layout, participant};
 use crate::format::name::Name;
 use crate::format::record::Apart;
 use crate::limits::STREAMS_MAX;
+use crate::os::lock::FileLock;
 use crate::part::participants;
 use crate::part::shared::setting;
 use crate::part::writer_lock;
 
 /// How long a large value waits for others to be written.
 const STREAM_PATIENCE: Duration = Duration::from_secs(2);
+/// How long a writer who needs a grave waits for whoever needs the files to stay.
+const PIN_PATIENCE: Duration = Duration::from_secs(10);
 /// Bytes reserved at a time.
 const RESERVE_STEP: u64 = 1 << 20;
 /// Bytes read from the caller's reader at a time.
@@ -268,7 +271,24 @@ impl Store {
         let durable = self.sync_log()?;
         self.append_mark(proof, durable)?;
         self.sync_log()?;
-        self.bury(proof)
+        let start = Instant::now();
+        loop {
+            self.bury(proof)?;
+            if self.graves() + more <= layout::GRAVES {
+                return Ok(());
+            }
+            // Somebody needs the files to stay for a while.
+            if start.elapsed() > PIN_PATIENCE {
+                return Err(Error::Busy {
+                    what: "the removal of large values' files (a snapshot is being made)",
+                    holder_pid: 0,
+                    held_since: None,
+                    waited: start.elapsed(),
+                    removed: 0,
+                });
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
     }
 
     /// Dead value files that wait for their record's death to be durable.
@@ -306,13 +326,34 @@ impl Store {
         ring.any(|n| header.get(layout::GRAVES_AT + n % layout::GRAVES * 16) == id)
     }
 
-    /// Removes the value files whose death is durable. Under the writer lock.
+    /// The value files that wait to be removed.
+    pub(crate) fn graves_now(&self) -> Vec<u64> {
+        let header = &self.files.header;
+        let tail = header.number(layout::GRAVES_TAIL_AT);
+        (tail..tail + self.graves())
+            .map(|n| header.get(layout::GRAVES_AT + n % layout::GRAVES * 16))
+            .collect()
+    }
+
+    /// Removes the value files whose death is durable, unless somebody needs files to stay. Under the
+    /// writer lock.
     pub(crate) fn bury(&self, proof: &mut Proof) -> Result<()> {
         let _ = proof;
         let header = &self.files.header;
         // And the log says so, durably: else a rebuild would verify a record whose file is gone, and end
         // the log there.
         let durable = self.marked_durably();
+        let oldest = header.number(layout::GRAVES_TAIL_AT) % layout::GRAVES * 16;
+        if self.graves() > 0 && header.get(layout::GRAVES_AT + oldest + 8) > durable {
+            return Ok(());
+        }
+        let _pin = match self.graves() {
+            0 => None,
+            _ => match FileLock::try_take(&self.dir, Name::Pin)? {
+                None => return Ok(()),
+                pin => pin,
+            },
+        };
         while self.graves() > 0 {
             let tail = header.number(layout::GRAVES_TAIL_AT);
             let at = layout::GRAVES_AT + tail % layout::GRAVES * 16;

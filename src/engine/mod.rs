@@ -2,6 +2,7 @@
 //! a kill.
 
 pub(crate) mod aged;
+pub(crate) mod audit;
 pub(crate) mod batch;
 pub(crate) mod change;
 pub(crate) mod check;
@@ -16,6 +17,7 @@ pub(crate) mod kill;
 pub(crate) mod large;
 pub(crate) mod ledger;
 pub(crate) mod life;
+pub(crate) mod mend;
 pub(crate) mod open;
 pub(crate) mod postings;
 pub(crate) mod quota;
@@ -23,9 +25,11 @@ pub(crate) mod read;
 pub(crate) mod rebuild;
 pub(crate) mod reclaim;
 pub(crate) mod repair;
+pub(crate) mod rewrite;
 pub(crate) mod room;
 pub(crate) mod scan;
 pub(crate) mod settings;
+pub(crate) mod snapshot;
 pub(crate) mod store;
 pub(crate) mod sync;
 pub(crate) mod tags;

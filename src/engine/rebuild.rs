@@ -221,7 +221,7 @@ fn open_segments(dir: &Dir, identity: &Identity, ids: &[u64]) -> Result<Vec<Arc<
 }
 
 /// The newest version of each key that is to be found, by insertion.
-fn winners(dir: &Dir, segments: &[Arc<Segment>], scan: &Scan) -> Result<Vec<Seen>> {
+pub(crate) fn winners(dir: &Dir, segments: &[Arc<Segment>], scan: &Scan) -> Result<Vec<Seen>> {
     let mut damaged: HashMap<u64, Seen> = HashMap::new();
     for seen in scan.seen.iter().filter(|seen| seen.is_damaged) {
         let entry = damaged
@@ -303,12 +303,20 @@ impl Store {
             } else {
                 0
             };
-            put(row::STATE, state::SEALED << 56 | copies)?;
+            let front = self.front_of(segment)?;
+            put(row::STATE, state::SEALED << 56 | copies | front)?;
             self.files
                 .header
                 .put(layout::SEGS_USED_AT, u64::from(segment.slot) + 1);
         }
         Ok(())
+    }
+
+    /// Pages of a sealed segment that may hold records, for its row: no more than are allocated.
+    pub(crate) fn front_of(&self, segment: &Segment) -> Result<u64> {
+        let disk = self.dir.stat(segment.name())?.map_or(0, |stat| stat.disk);
+        let pages = disk.min(segment.head.size).div_ceil(4096);
+        Ok(pages & layout::FRONT_MASK)
     }
 
     /// Words, cells and counts of every entry.

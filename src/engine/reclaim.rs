@@ -304,7 +304,7 @@ impl Store {
     }
 
     /// Appends an entry's record to the second lane, as its newest version. Returns its bytes.
-    fn keep(
+    pub(crate) fn keep(
         &self,
         proof: &mut Proof,
         head: &Head,

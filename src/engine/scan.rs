@@ -58,6 +58,8 @@ pub(crate) struct Scan {
     pub(crate) end_seq: u64,
     /// Something below the end is missing without a trace.
     pub(crate) has_losses: bool,
+    /// Of each segment: records, and the byte behind the last one.
+    pub(crate) walked: Vec<(u64, u64)>,
 }
 
 /// Reads the segments, oldest first. `known`: see `rebuild`.
@@ -77,16 +79,22 @@ pub(crate) fn scan(
             .filter(|other| other.head.life > segment.head.life);
         later.map(|other| other.head.life_seq).min()
     };
+    let mut walked = Vec::new();
     for segment in segments {
         let end = later_life(segment).unwrap_or(u64::MAX);
         let mut seen = read_segment(dir, segment, hash, &mut marks)?;
+        let last = seen.last().map_or(0, |last| last.place.at + last.len);
+        walked.push((seen.len() as u64, last));
         seen.retain(|seen| seen.seq < end);
         all.extend(seen);
     }
     // Two lanes take turns.
     all.sort_by_key(|seen| seen.seq);
     let known = known.unwrap_or(0).max(marks);
-    let mut scan = Scan::default();
+    let mut scan = Scan {
+        walked,
+        ..Scan::default()
+    };
     cut(dir, segments, &mut all, known, &mut scan)?;
     drop_open_batch(&mut all, &mut scan);
     scan.kills = kills(dir, segments, &all)?;
@@ -205,6 +213,54 @@ fn key_hash(
             is_damaged: false,
         }),
     }
+}
+
+/// The whole record at a place, as a scan would have it; `None`: there is none.
+pub(crate) fn look(
+    dir: &Dir,
+    segment: &Arc<Segment>,
+    at: u64,
+    hash: &KeyHash,
+) -> Result<Option<Seen>> {
+    let mut buffer = Vec::new();
+    let Read::Whole(head) = segment.read(dir, at, &mut buffer)? else {
+        return Ok(None);
+    };
+    let key = &buffer[head.key_at..][..head.key_len];
+    let key = KeyHashed {
+        hash: hash.of(head.options.space, key),
+        is_damaged: false,
+    };
+    let slot = segment.slot;
+    let len = head.len() as u64;
+    Ok(Some(of_record(&head, Place { slot, at }, key, len, true)))
+}
+
+/// The space and key of a record that is damaged, if they are those its footer's line names by `hash`.
+pub(crate) fn key_of_damaged(
+    dir: &Dir,
+    segment: &Arc<Segment>,
+    seen: &Seen,
+    hash: &KeyHash,
+) -> Result<Option<(u32, Vec<u8>)>> {
+    let mut bytes = Vec::new();
+    let at = seen.place.at;
+    let most = (crate::format::record::HEAD_LEN
+        + crate::format::record::OPTIONS_MAX
+        + crate::limits::TAGS_MAX * 4
+        + crate::limits::KEY_LEN_MAX) as u64
+        + 8;
+    segment.copy_range(dir, at, (at + most).min(segment.head.size), &mut bytes)?;
+    let Some(head) = crate::format::record::verified_head(&bytes) else {
+        return Ok(None);
+    };
+    let Some(key) = bytes.get(head.key_at..head.key_at + head.key_len) else {
+        return Ok(None);
+    };
+    let found = hash.of(head.options.space, key);
+    let mask = crate::format::segment::SUMMARY_HASH_MASK;
+    let is_it = seen.hash & mask == found & mask && seen.hash != 0;
+    Ok(is_it.then(|| (head.options.space, key.to_vec())))
 }
 
 struct KeyHashed {

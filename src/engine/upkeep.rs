@@ -372,7 +372,14 @@ impl Store {
             if self.graves() > 0 || self.empty_bytes()? > 0 {
                 match self.free_durably(patience) {
                     Err(Error::Busy { .. }) => return Ok(some),
-                    freed => some |= freed? > 0,
+                    freed => {
+                        let freed = freed?;
+                        some |= freed > 0;
+                        if freed == 0 && self.empty_bytes()? > 0 {
+                            // Somebody needs the files to stay for a while.
+                            std::thread::sleep(Duration::from_millis(1));
+                        }
+                    }
                 }
             }
             if self.has_room(need) {

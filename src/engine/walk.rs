@@ -41,6 +41,8 @@ pub(crate) struct Walk {
     index: u64,
     /// Nothing from here on is part of the log.
     limit: u64,
+    /// Fixed part and options of the record met last.
+    options: Vec<u8>,
 }
 
 impl Walk {
@@ -51,7 +53,13 @@ impl Walk {
             at: RECORDS_AT,
             index: 0,
             limit: limit.min(segment.head.size),
+            options: Vec::new(),
         }
+    }
+
+    /// Fixed part and options, at least, of the record met last.
+    pub(crate) fn options(&self) -> &[u8] {
+        &self.options
     }
 
     /// Where the next record would begin.
@@ -67,7 +75,7 @@ impl Walk {
         }
         let line = self.footer.line(dir, &self.segment, index);
         let summary = line.filter(|summary| summary.at == at);
-        if let Some(head) = self.segment.read_head(dir, at)? {
+        if let Some(head) = self.segment.read_options(dir, at, &mut self.options)? {
             self.at += head.len() as u64;
             self.index += 1;
             let has_line = summary.is_some() || self.footer.has_bytes(dir, &self.segment, index);

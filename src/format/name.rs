@@ -16,6 +16,7 @@
 //! | `gate`, `p-I`  | locks: who decides trust, who lives         | empty            |
 //! | `pin`          | shared by who needs files to stay           | empty            |
 //! | `holds`        | byte-range locks of `Cache::hold`           | empty            |
+//! | `damaged/`     | what a repair set aside; never read         | nobody's         |
 
 /// What a file in a store's directory is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

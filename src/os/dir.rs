@@ -17,6 +17,9 @@ use crate::error::{Error, Result};
 use crate::format::name::Name;
 use crate::os::overlay::{Layer, Overlay};
 
+/// Where damaged files go.
+const ASIDE: &str = "damaged";
+
 /// What the filesystem says of a file.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Stat {
@@ -209,6 +212,92 @@ impl Dir {
         }
         rustix::fs::renameat(&self.fd, from.to_string(), &self.fd, to.to_string())
             .map_err(|errno| Error::io("renaming", self.path_of(from), errno.into()))
+    }
+
+    /// Gives a file the same name in another directory too; `false`: it cannot be linked there.
+    pub(crate) fn link(&self, name: Name, to: &Dir) -> Result<bool> {
+        use rustix::io::Errno;
+        let text = name.to_string();
+        match rustix::fs::linkat(&self.fd, &text, &to.fd, &text, AtFlags::empty()) {
+            Ok(()) => Ok(true),
+            // Another filesystem, one without links, somebody else's file, or too many links.
+            Err(Errno::XDEV | Errno::PERM | Errno::OPNOTSUPP | Errno::MLINK) => Ok(false),
+            Err(Errno::NOENT) => Err(Error::Moved {
+                path: self.path_of(name),
+            }),
+            Err(errno) => Err(Error::io("linking", to.path_of(name), errno.into())),
+        }
+    }
+
+    /// Copies a file to another directory, holes left out, and waits for the disk. Returns the bytes
+    /// copied.
+    pub(crate) fn copy(&self, name: Name, to: &Dir) -> Result<u64> {
+        const PIECE: u64 = 1 << 20;
+        let Some(from) = self.open_to_read(name)? else {
+            return Err(Error::Moved {
+                path: self.path_of(name),
+            });
+        };
+        let file = to.create(name)?;
+        let len = self.stat_open(name, &from)?.len;
+        to.set_len(name, &file, len)?;
+        let (mut at, mut copied) = (0, 0);
+        while at < len {
+            // Where holes cannot be asked for, all is data.
+            let data = match rustix::fs::seek(&from, rustix::fs::SeekFrom::Data(at)) {
+                Ok(data) => data,
+                Err(rustix::io::Errno::NXIO) => break,
+                Err(_) => at,
+            };
+            let hole = rustix::fs::seek(&from, rustix::fs::SeekFrom::Hole(data)).unwrap_or(len);
+            at = data;
+            while at < hole {
+                let bytes = self.read_at(name, &from, at, PIECE.min(hole - at) as usize)?;
+                if bytes.is_empty() {
+                    break;
+                }
+                to.write_at(name, &file, at, &bytes)?;
+                at += bytes.len() as u64;
+                copied += bytes.len() as u64;
+            }
+            at = at.max(hole);
+        }
+        to.sync(name, &file)?;
+        Ok(copied)
+    }
+
+    /// Moves a file into the directory `damaged` in this one, which is made when it is not there; nothing
+    /// there is replaced. Returns its path, durable.
+    pub(crate) fn set_aside(&self, name: Name) -> Result<PathBuf> {
+        use rustix::io::Errno;
+        let path = self.path.join(ASIDE);
+        let fault = |doing, errno: Errno| Error::io(doing, &path, errno.into());
+        match rustix::fs::mkdirat(&self.fd, ASIDE, Mode::RWXU) {
+            Ok(()) | Err(Errno::EXIST) => {}
+            Err(errno) => return Err(fault("making the directory", errno)),
+        }
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+        let aside = rustix::fs::openat(&self.fd, ASIDE, flags, Mode::empty())
+            .map_err(|errno| fault("opening the directory", errno))?;
+        let from = name.to_string();
+        for n in 0.. {
+            let to = match n {
+                0 => from.clone(),
+                n => format!("{from}.{n}"),
+            };
+            let keep = rustix::fs::RenameFlags::NOREPLACE;
+            match rustix::fs::renameat_with(&self.fd, &from, &aside, &to, keep) {
+                Ok(()) => {
+                    rustix::fs::fsync(&aside)
+                        .map_err(|errno| fault("syncing the directory", errno))?;
+                    self.sync_names()?;
+                    return Ok(path.join(to));
+                }
+                Err(Errno::EXIST) if n < 1_000 => {}
+                Err(errno) => return Err(fault("moving a file to", errno)),
+            }
+        }
+        unreachable!("the loop ends by returning")
     }
 
     /// What stands under `name`; `None`: nothing.

@@ -78,6 +78,13 @@ impl FileLock {
         Self::wait(dir, name, timeout, try_lock).map(Some)
     }
 
+    /// As [`FileLock::share`], of a file that is made when it is not there.
+    pub(crate) fn share_made(dir: &Dir, name: Name, timeout: Option<Duration>) -> Result<FileLock> {
+        let open = || dir.open_lock(name);
+        let try_lock = || Self::try_lock(dir, name, open, fs2::FileExt::try_lock_shared);
+        Self::wait(dir, name, timeout, try_lock)
+    }
+
     fn wait(
         dir: &Dir,
         name: Name,
@@ -100,10 +107,10 @@ impl FileLock {
                     matches!(is_held(dir, name, stat.inode), Ok(false))
                 });
                 return Err(Error::Busy {
-                    what: if is_shared {
-                        "the opening of the store (somebody has it open read-only)"
-                    } else {
-                        "the opening of the store"
+                    what: match (name, is_shared) {
+                        (Name::Pin, _) => "the store's files (somebody removes or links some)",
+                        (_, true) => "the opening of the store (somebody has it open read-only)",
+                        _ => "the opening of the store",
                     },
                     holder_pid: 0,
                     held_since: None,

@@ -495,6 +495,125 @@ impl<'a> Keymap<'a> {
     }
 }
 
+/// What can be reached of one bucket's chain.
+pub(crate) struct Reach {
+    /// Each word that is not 0, with its address.
+    pub(crate) words: Vec<(Address, u64)>,
+    empty: Vec<Address>,
+    /// The link of the last bucket reached.
+    link: Address,
+    /// That link is damaged: what was behind it is lost.
+    pub(crate) is_broken: bool,
+}
+
+impl Keymap<'_> {
+    /// Walks the chain of bucket `index` as far as it goes.
+    pub(crate) fn reach(&self, index: u64) -> Result<Reach> {
+        let mut bucket = self.at(Shared::Keymap, index)?;
+        let (mut words, mut empty, mut seen) = (Vec::new(), Vec::new(), Vec::new());
+        loop {
+            seen.push((bucket.file, bucket.at));
+            for n in 0..WORDS {
+                let address = Address {
+                    file: bucket.file,
+                    at: bucket.at + n * 8,
+                    half: false,
+                };
+                match bucket.line.word(n * 8).load(Ordering::Acquire) {
+                    0 => empty.push(address),
+                    word => words.push((address, word)),
+                }
+            }
+            let link = Address {
+                file: bucket.file,
+                at: bucket.at + LINK_AT,
+                half: true,
+            };
+            let next = match read_link(bucket.line.half(LINK_AT).load(Ordering::Acquire)) {
+                Link::End => None,
+                Link::Damaged => Some(Err(())),
+                Link::To(next) => Some(match self.at(Shared::Overflow, u64::from(next)) {
+                    // A chain that leads back into itself never ends.
+                    Ok(next) if !seen.contains(&(next.file, next.at)) => Ok(next),
+                    Ok(_) | Err(Error::Corrupt { .. }) => Err(()),
+                    Err(error) => return Err(error),
+                }),
+            };
+            match next {
+                Some(Ok(next)) => bucket = next,
+                ended => {
+                    return Ok(Reach {
+                        words,
+                        empty,
+                        link,
+                        is_broken: ended.is_some(),
+                    });
+                }
+            }
+        }
+    }
+
+    /// Has bucket `index` hold exactly `expected`; whether it did not. Readers find at every moment what
+    /// they found before, and what is right. Under the writer lock; adds the bytes taken to `taken`.
+    pub(crate) fn mend(
+        &self,
+        dir: &Dir,
+        index: u64,
+        expected: &[u64],
+        taken: &mut u64,
+    ) -> Result<bool> {
+        let Reach {
+            words,
+            mut empty,
+            link,
+            is_broken,
+        } = self.reach(index)?;
+        let mut missing = expected.to_vec();
+        let mut wrong = Vec::new();
+        for (address, word) in words {
+            match missing.iter().position(|&other| other == word) {
+                Some(at) => drop(missing.swap_remove(at)),
+                None => wrong.push(address),
+            }
+        }
+        if missing.is_empty() && wrong.is_empty() && !is_broken {
+            return Ok(false);
+        }
+        while let Some(&word) = missing.last() {
+            let Some(address) = wrong.pop().or_else(|| empty.pop()) else {
+                break;
+            };
+            self.files.store(dir, address, word)?;
+            missing.pop();
+        }
+        // The rest in buckets that nobody sees before the one store that links them.
+        let mut first = 0;
+        for words in missing.chunks(WORDS as usize) {
+            *taken += self.reserve(dir, 1)?;
+            let number = self.files.header.add(layout::OVER_USED_AT, 1);
+            let bucket = self.at(Shared::Overflow, number)?;
+            for n in 0..WORDS {
+                let word = words.get(n as usize).copied().unwrap_or(0);
+                bucket.line.word(n * 8).store(word, Ordering::Relaxed);
+                bucket
+                    .line
+                    .half(STAMPS_AT + n * 4)
+                    .store(0, Ordering::Relaxed);
+            }
+            bucket.line.half(LINK_AT).store(first, Ordering::Relaxed);
+            first = bucket::link(number as u32);
+        }
+        if is_broken || first != 0 {
+            fence(Ordering::Release);
+            self.files.store(dir, link, u64::from(first))?;
+        }
+        for address in wrong {
+            self.files.store(dir, address, 0)?;
+        }
+        Ok(true)
+    }
+}
+
 /// Buckets a keymap for `entries` starts with, and their bytes.
 pub(crate) fn buckets_for(entries: u64) -> (Split, u64) {
     let buckets = (entries * 10 / (WORDS * 6)).clamp(1 << bucket::BASE_BITS, BUCKETS_MAX);

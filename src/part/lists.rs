@@ -57,6 +57,16 @@ impl List {
         List(TAGS_FROM + u64::from(id))
     }
 
+    /// Whether it is one of expiry; else it is a tag's.
+    pub(crate) fn is_of_time(self) -> bool {
+        self.0 < TAGS_FROM
+    }
+
+    /// The tag whose list it is; 0: none.
+    pub(crate) fn tag(self) -> u32 {
+        self.0.saturating_sub(TAGS_FROM) as u32
+    }
+
     /// The `index`-th list of a level of expiry, counted since the store's birth.
     pub(crate) fn of_time(level: u64, index: u64) -> List {
         List(level << LEVEL_BITS | index & ((1 << LEVEL_BITS) - 1))
@@ -87,7 +97,7 @@ impl Posting {
         }
     }
 
-    fn to_bits(self) -> u64 {
+    pub(crate) fn to_bits(self) -> u64 {
         self.hash << 32 | u64::from(self.seq_low)
     }
 
@@ -337,6 +347,46 @@ pub(crate) fn cells_from_first(
         left -= left.min(CELLS);
         block = next_of(files, block)?;
     }
+    Ok(())
+}
+
+/// Every list a store with `tags` tag ids (the last one left out) has a row for.
+pub(crate) fn all(tags: u32) -> impl Iterator<Item = List> {
+    (0..TAGS_FROM)
+        .chain((1..u64::from(tags)).map(|id| TAGS_FROM + id))
+        .map(List)
+}
+
+/// The blocks of a list, first one first; it ends at `most` of them.
+pub(crate) fn blocks(files: &Files, list: List, most: u64) -> Result<Vec<u64>> {
+    let (mut block, _) = ends(files, list)?;
+    let mut blocks = Vec::new();
+    while block != 0 && blocks.len() as u64 <= most {
+        blocks.push(block);
+        block = next_of(files, block)?;
+    }
+    Ok(blocks)
+}
+
+/// The blocks no list has any more, at most `most` and one.
+pub(crate) fn free_blocks(files: &Files, most: u64) -> Result<Vec<u64>> {
+    let mut block = files.header.number(layout::POSTS_FREE_AT);
+    let mut blocks = Vec::new();
+    while block != 0 && blocks.len() as u64 <= most {
+        blocks.push(block);
+        block = next_of(files, block)?;
+    }
+    Ok(blocks)
+}
+
+/// Stores the cells of a block no list has, and its link.
+pub(crate) fn fill_block(files: &Files, block: u64, cells: &[u64], link: u32) -> Result<()> {
+    for (n, &cell) in cells.iter().enumerate() {
+        let word = files.posts.word(cell_at(block, n as u64).at)?;
+        word.store(cell, Ordering::Release);
+    }
+    let word = files.posts.word(link_at(block).at)?;
+    word.store(u64::from(link), Ordering::Release);
     Ok(())
 }
 

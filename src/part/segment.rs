@@ -80,7 +80,7 @@ impl Segment {
         };
         let damaged = |what: &str| Error::corrupt(dir.path_of(name), 0, what);
         let bytes = dir.read_at(name, &file, 0, RECORDS_AT as usize)?;
-        let mut head = match SegmentHead::decode(&bytes) {
+        let head = match SegmentHead::decode(&bytes) {
             Ok(head) => head,
             Err(HeadFault::Damaged) => {
                 return Err(damaged("this is no segment, or its header is damaged"));
@@ -98,22 +98,38 @@ impl Segment {
         if head.uuid != *uuid || head.id != id {
             return Err(damaged("this segment belongs to another store"));
         }
-        let len = dir.stat_open(name, &file)?.len;
+        Segment::of_file(dir, &file, head, slot).map(Some)
+    }
+
+    /// Opens a segment whose own header cannot be read, by what is known of it; its size is the file's.
+    pub(crate) fn open_as(dir: &Dir, mut head: SegmentHead, slot: u16) -> Result<Option<Segment>> {
+        let name = Name::Segment(head.id);
+        let Some(file) = dir.open_file(name)? else {
+            return Ok(None);
+        };
+        head.size = dir.stat_open(name, &file)?.len / 8 * 8;
+        Segment::of_file(dir, &file, head, slot).map(Some)
+    }
+
+    fn of_file(dir: &Dir, file: &File, mut head: SegmentHead, slot: u16) -> Result<Segment> {
+        let name = Name::Segment(head.id);
+        let len = dir.stat_open(name, file)?.len;
         if head.size > SEGMENT_BYTES_MAX || head.size < RECORDS_AT + SUMMARY_LEN {
-            return Err(damaged("its header names an impossible size"));
+            let what = "its header names an impossible size";
+            return Err(Error::corrupt(dir.path_of(name), 0, what));
         }
         // Cut short: what is left can still be read; its footer is gone.
         let cut_from = (len < head.size).then_some(head.size);
         head.size = head.size.min(len / 8 * 8);
-        let map = Map::new(&file, 0, head.size as usize)
+        let map = Map::new(file, 0, head.size as usize)
             .map_err(|error| Error::io("mapping", dir.path_of(name), error))?;
-        Ok(Some(Segment {
+        Ok(Segment {
             head,
-            seed: Seed::of_segment(uuid, id),
+            seed: Seed::of_segment(&head.uuid, head.id),
             slot,
             cut_from,
             map: Arc::new(map),
-        }))
+        })
     }
 
     /// Copies the bytes `from..to`, both multiples of 8, inside the segment.
@@ -212,7 +228,13 @@ impl Segment {
         Ok(head.map_or(Vec::new(), |head| record::tags_of(&head, &bytes).collect()))
     }
 
-    fn read_options(&self, dir: &Dir, at: u64, bytes: &mut Vec<u8>) -> Result<Option<Head>> {
+    /// As [`Segment::read_head`]; the fixed part and the options are copied into `bytes`.
+    pub(crate) fn read_options(
+        &self,
+        dir: &Dir,
+        at: u64,
+        bytes: &mut Vec<u8>,
+    ) -> Result<Option<Head>> {
         let most =
             (record::HEAD_LEN + record::OPTIONS_MAX + crate::limits::TAGS_MAX * 4 + 8) as u64;
         if at < RECORDS_AT || at + record::HEAD_LEN as u64 > self.head.size {

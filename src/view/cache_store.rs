@@ -1,6 +1,11 @@
 //! What `Cache` tells of its store as a whole, and does to it: flush, settings, counters, check, log.
 
-use crate::engine::check::CheckReport;
+use std::ops::ControlFlow;
+use std::path::Path;
+
+use crate::engine::check::{CheckReport, Depth};
+use crate::engine::mend::RepairReport;
+use crate::engine::snapshot::SnapshotReport;
 use crate::engine::store::MAIN_SPACE;
 use crate::engine::sync;
 use crate::error::Result;
@@ -86,7 +91,8 @@ impl Cache {
         Ok(self.store()?.files.space(MAIN_SPACE, space::VOLUME))
     }
 
-    /// Bytes the store takes on disk, as it was allocated; what `size_limit_bytes` bounds.
+    /// Bytes the store takes on disk, as it was allocated; what `size_limit_bytes` bounds. What a
+    /// [`Cache::repair`] moved to `damaged/` is not counted.
     ///
     /// # Errors
     /// See [`Cache`].
@@ -99,7 +105,7 @@ impl Cache {
     /// # Errors
     /// See [`Cache`]; damage is no error but a finding.
     pub fn check(&self) -> Result<CheckReport> {
-        self.check_with(|_, _| {})
+        self.check_depth(Depth::Full)
     }
 
     /// As [`Cache::check`]; `watch` is told (bytes verified, bytes in all) now and then.
@@ -107,7 +113,115 @@ impl Cache {
     /// # Errors
     /// As [`Cache::check`].
     pub fn check_with(&self, mut watch: impl FnMut(u64, u64)) -> Result<CheckReport> {
-        self.store()?.check(&mut watch)
+        self.check_depth_with(Depth::Full, |done, total| {
+            watch(done, total);
+            ControlFlow::Continue(())
+        })
+    }
+
+    /// Verifies as much as `depth` says, beside readers and writers. What changes while it looks is not
+    /// called damage; counts are compared only when no writer was at work meanwhile
+    /// ([`CheckReport::has_counted`]). Takes some 60 bytes of memory an entry while it does.
+    ///
+    /// ```
+    /// use larder::{Cache, Depth};
+    ///
+    /// let cache = Cache::temporary()?;
+    /// cache.set("a", "1")?;
+    /// let report = cache.check_depth(Depth::Quick)?;
+    /// assert!(report.is_sound() && report.has_counted);
+    /// assert_eq!(report.entries, 1);
+    /// # Ok::<(), larder::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`Cache::check`].
+    pub fn check_depth(&self, depth: Depth) -> Result<CheckReport> {
+        self.check_depth_with(depth, |_, _| ControlFlow::Continue(()))
+    }
+
+    /// As [`Cache::check_depth`]; `watch` is told (bytes verified, bytes in all) every few MiB, and may
+    /// end the check: the report then has what was found by then, and is not complete.
+    ///
+    /// # Errors
+    /// As [`Cache::check`].
+    pub fn check_depth_with(
+        &self,
+        depth: Depth,
+        mut watch: impl FnMut(u64, u64) -> ControlFlow<()>,
+    ) -> Result<CheckReport> {
+        Ok(self.store()?.check(depth, &mut watch)?.report)
+    }
+
+    /// Mends what [`Cache::check`] finds, while other processes have the store open; readers go on.
+    ///
+    /// Words, lists and counts are made right in place. A damaged segment's readable entries are copied
+    /// elsewhere, and its file goes to `damaged/` in the store's directory, as damaged value files and
+    /// files the store does not know do: outside `size_limit_bytes` and [`Cache::disk_usage`], never
+    /// deleted. What cannot be read is lost, and told; no older version of it comes back, also not after
+    /// deleting every derived file. Undamaged entries are as before.
+    ///
+    /// Looks at everything first, beside writers; when something is wrong, holds the writer lock to the
+    /// end, which takes as long as two readings of the log's headers: others wait, or are `Busy`. Killed in the
+    /// middle, the next to open the store alone rebuilds it.
+    ///
+    /// ```
+    /// let cache = larder::Cache::temporary()?;
+    /// cache.set("a", "1")?;
+    /// let report = cache.repair()?;
+    /// assert!(report.lost.is_empty() && !report.rebuilt);
+    /// # Ok::<(), larder::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// See [`Cache`]. [`Error::Corrupt`](crate::Error::Corrupt) when what the processes share can only be
+    /// rebuilt by the next to open the store alone; [`Error::Full`](crate::Error::Full) when there is no
+    /// room to copy to. What was mended by then stays mended.
+    pub fn repair(&self) -> Result<RepairReport> {
+        self.repair_with(|_, _| ControlFlow::Continue(()))
+    }
+
+    /// As [`Cache::repair`]; `watch` is told (bytes looked at, bytes in all) now and then, and may end it
+    /// before anything is changed.
+    ///
+    /// # Errors
+    /// As [`Cache::repair`].
+    pub fn repair_with(
+        &self,
+        mut watch: impl FnMut(u64, u64) -> ControlFlow<()>,
+    ) -> Result<RepairReport> {
+        let store = self.writable()?;
+        store.mend(self.patience(store), &mut watch)
+    }
+
+    /// A consistent copy of the store as it is at one moment, in a directory that is empty or not there:
+    /// hard links to what is written already, which take no space; copies on another filesystem.
+    ///
+    /// Writers go on meanwhile, but for the moment in which the log is synced and sealed. Until the last
+    /// file is linked no file of the store is removed: a full store may be `Full`, or wait. The copy is
+    /// durable when this returns. It is a store of its own: opening it rebuilds the mapped files from its
+    /// log, and whatever becomes of one store leaves the other as it is. Access stamps and counters are
+    /// not in it.
+    ///
+    /// ```
+    /// let dir = tempfile::tempdir().unwrap();
+    /// let cache = larder::Cache::open(dir.path().join("store"))?;
+    /// cache.set("a", "1")?;
+    /// let report = cache.snapshot(dir.path().join("then"))?;
+    /// assert_eq!((report.segments, report.copied), (1, 0));
+    /// cache.set("a", "2")?;
+    ///
+    /// let then = larder::Cache::open(dir.path().join("then"))?;
+    /// assert_eq!(then.get("a")?.as_deref(), Some(&b"1"[..]));
+    /// # Ok::<(), larder::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Io`](crate::Error::Io) when the directory is not empty, or a file cannot be linked or
+    /// copied; as [`Cache::flush`] otherwise. What was made in the directory is removed.
+    pub fn snapshot(&self, dir: impl AsRef<Path>) -> Result<SnapshotReport> {
+        let store = self.writable()?;
+        store.snapshot(dir.as_ref(), self.patience(store))
     }
 
     /// The ids of the log's segments, oldest first.
