@@ -93,7 +93,8 @@ pub(crate) enum Command {
     /// Show the records of the store's log in readable form.
     Log(Log),
     /// Read all of the store and report what is damaged; exit 0 when sound, 1 when not.
-    Check,
+    Check(Check),
+    Snapshot(Snapshot),
     Import(Import),
     Export(Export),
     Pack(Pack),
@@ -122,6 +123,8 @@ impl Command {
             Self::Import(_) | Self::ImportWorker(_) => Some("import stores files"),
             Self::Memo(_) => Some("memo stores an answer"),
             Self::Unpack(_) => Some("unpack stores entries"),
+            Self::Check(args) if args.repair => Some("check --repair mends the store"),
+            Self::Snapshot(_) => Some("snapshot ends the segments being written"),
             Self::Stats(args) if args.reset => Some("stats --reset starts counting anew"),
             Self::Settings(args) if !args.changes.is_empty() => {
                 Some("NAME=VALUE changes a setting")
@@ -132,11 +135,31 @@ impl Command {
             | Self::Stats(_)
             | Self::Settings(_)
             | Self::Log(_)
-            | Self::Check
+            | Self::Check(_)
             | Self::Pack(_)
             | Self::Export(_) => None,
         }
     }
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Check {
+    /// Look at footers, words, lists and counts alone, at no value.
+    #[arg(long)]
+    pub(crate) quick: bool,
+    /// Mend what is damaged: what cannot be read is moved to `damaged/` in the store's directory, and what
+    /// was lost is told. Exit 0 when the store is sound then.
+    #[arg(long, conflicts_with = "quick")]
+    pub(crate) repair: bool,
+}
+
+/// Make a store of its own in DIR that holds what this one holds now, by links to the same files where
+/// that is possible. Writers go on.
+#[derive(Debug, Args)]
+pub(crate) struct Snapshot {
+    /// An empty directory, or none yet.
+    #[arg(value_name = "DIR")]
+    pub(crate) dir: std::path::PathBuf,
 }
 
 #[derive(Debug, Args)]

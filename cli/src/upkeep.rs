@@ -1,4 +1,4 @@
-//! The commands on the store as a whole: `stats`, `settings`, `clear`, `log`, `check`.
+//! The commands on the store as a whole: `stats`, `settings`, `clear`, `log`, `check`, `snapshot`.
 //!
 //! Owns how its numbers, settings, records and findings are shown.
 //! Never repairs anything.
@@ -130,10 +130,63 @@ fn log_segment(cache: &Cache, segment: u64, output: &mut impl Write) -> Result<(
     Ok(())
 }
 
-pub(crate) fn check(place: &Place) -> Result<Answer> {
+pub(crate) fn snapshot(place: &Place, args: &crate::args::Snapshot) -> Result<Answer> {
+    let report = place.open()?.snapshot(&args.dir)?;
+    print(|output| {
+        writeln!(
+            output,
+            "{} segments and {} value files, {} of them copied ({} bytes)",
+            report.segments, report.values, report.copied, report.copied_bytes
+        )
+    })?;
+    Ok(Answer::Yes)
+}
+
+fn repair(place: &Place) -> Result<Answer> {
+    let progress = Progress::of_bytes("repairing", 0);
+    let report = place.open()?.repair_with(|done, total| {
+        progress.set(done, total);
+        ControlFlow::Continue(())
+    })?;
+    drop(progress);
+    print(|output| {
+        for lost in &report.lost {
+            let key = match &lost.key {
+                Some(key) => format!("\"{}\"", key.escape_ascii()),
+                None => "a key that cannot be read".to_owned(),
+            };
+            let line = format!(
+                "lost {key}: {} (segment {:016x}, byte {})",
+                lost.what, lost.segment, lost.offset
+            );
+            writeln!(output, "{}", escape::one_line(&line))?;
+        }
+        for path in &report.quarantined {
+            let line = format!("set aside {}", path.display());
+            writeln!(output, "{}", escape::one_line(&line))?;
+        }
+        writeln!(
+            output,
+            "{} lost, {} kept, {} files set aside",
+            report.lost.len(),
+            report.kept,
+            report.quarantined.len()
+        )
+    })
+}
+
+pub(crate) fn check(place: &Place, args: &crate::args::Check) -> Result<Answer> {
+    if args.repair {
+        repair(place)?;
+    }
+    let depth = if args.quick {
+        Depth::Quick
+    } else {
+        Depth::Full
+    };
     let progress = Progress::of_bytes("checking", 0);
     let report = place.try_open().and_then(|cache| {
-        cache.check_depth_with(Depth::Full, |done, total| {
+        cache.check_depth_with(depth, |done, total| {
             progress.set(done, total);
             ControlFlow::Continue(())
         })
