@@ -37,9 +37,6 @@ struct Known {
     stored_s: u64,
 }
 
-/// (hash, sequence) of what goes.
-type Pairs = Vec<(u64, u64)>;
-
 impl Store {
     /// One step: removes entries above `max_age`. How many; `None`: there is none, or no such limit.
     pub(crate) fn cull_aged(&self, proof: &mut Proof) -> Result<Option<u64>> {
@@ -80,8 +77,9 @@ impl Store {
         let Some((row, known)) = next else {
             return Ok(None);
         };
-        let (victims, known, is_over) = self.find_aged(&row, known, now_ms)?;
-        if is_over {
+        let mut known = known;
+        let mut victims = Vec::new();
+        if self.find_aged(&row, &mut known, now_ms, &mut victims)? {
             aged.known.insert(row.id, known);
         } else {
             aged.at = Some((row.id, known));
@@ -91,10 +89,16 @@ impl Store {
         Ok(Some(gone))
     }
 
-    /// Looks at some lines more: who is over, what is known then, and whether that was all.
-    fn find_aged(&self, row: &Row, mut known: Known, now_ms: u64) -> Result<(Pairs, Known, bool)> {
+    /// Looks at some lines more: who is over, and whether that was all.
+    fn find_aged(
+        &self,
+        row: &Row,
+        known: &mut Known,
+        now_ms: u64,
+        victims: &mut Vec<(u64, u64)>,
+    ) -> Result<bool> {
         let segment = self.segments.must_get(&self.files, &self.dir, row.slot)?;
-        let (mut victims, mut buffer) = (Vec::new(), Vec::new());
+        let mut buffer = Vec::new();
         let end = self.lines_of(row);
         for _ in 0..LINES_PER_STEP {
             if known.lines >= end || victims.len() >= GONE_PER_STEP {
@@ -109,7 +113,7 @@ impl Store {
                 Some(Line::Blank) | None => {
                     // How many lines there are was not known.
                     known.lines = 1 << 32;
-                    return Ok((victims, known, true));
+                    return Ok(true);
                 }
             };
             known.lines += 1;
@@ -134,6 +138,6 @@ impl Store {
                 victims.push((self.hash.of(MAIN_SPACE, key), head.seq));
             }
         }
-        Ok((victims, known, known.lines >= end))
+        Ok(known.lines >= end)
     }
 }

@@ -6,7 +6,7 @@
 
 use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher, Hasher};
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use crate::engine::reclaim::{Fate, Step};
@@ -33,8 +33,23 @@ struct Drawn {
     stamp: u32,
 }
 
-/// So many times may all that lives be kept before the next goes: no policy keeps an entry longer.
+/// So many rounds may the hands make in which nobody goes: no policy keeps an entry longer.
 const ROUNDS_MAX: u64 = 3;
+
+/// Rounds of the hands since somebody went.
+#[derive(Debug, Default)]
+pub(crate) struct Vain {
+    rounds: AtomicU64,
+    /// The newest sequence when this round began; 0: none did.
+    from: AtomicU64,
+}
+
+impl Vain {
+    fn begin(&self) {
+        self.rounds.store(0, Ordering::Relaxed);
+        self.from.store(0, Ordering::Relaxed);
+    }
+}
 
 /// Sequences that a cull leaves alone: those of the write it is for.
 #[derive(Clone, Debug)]
@@ -65,7 +80,7 @@ impl Store {
             Source::Sample { draw, take } => self.cull_by_sample(proof, draw, take, most, spared),
             Source::Log => {
                 let mut gone = 0;
-                self.kept_in_vain.store(0, Ordering::Relaxed);
+                self.vain.begin();
                 // A step may keep what it meets, or meet nothing that lives.
                 while gone < most {
                     let Some(step) = self.cull_by_walk(proof, most - gone, spared)? else {
@@ -88,7 +103,7 @@ impl Store {
         most: u64,
         spared: &Spared,
     ) -> Result<Option<Step>> {
-        if self.is_in_vain()? {
+        if self.is_in_vain() {
             return Ok(None);
         }
         let policy = self.cull_policy();
@@ -123,21 +138,27 @@ impl Store {
 
     /// Whether the hands went round and round and found nobody who may go: what is left is not the
     /// cache's own, or just written. Whoever asks next begins anew.
-    fn is_in_vain(&self) -> Result<bool> {
-        let kept = self.kept_in_vain.load(Ordering::Relaxed);
-        if kept == 0 {
-            return Ok(false);
-        }
-        let live: u64 = segments::rows(&self.files)?
-            .iter()
-            .filter(|row| !row.is(state::EMPTY))
-            .map(|row| row.live)
-            .sum();
-        let is_in_vain = kept > live.saturating_mul(ROUNDS_MAX);
+    fn is_in_vain(&self) -> bool {
+        let is_in_vain = self.vain.rounds.load(Ordering::Relaxed) >= ROUNDS_MAX;
         if is_in_vain {
-            self.kept_in_vain.store(0, Ordering::Relaxed);
+            self.vain.begin();
         }
-        Ok(is_in_vain)
+        is_in_vain
+    }
+
+    /// Notes how a hand moved: behind `last_seq`, the sequence of the last record it passed.
+    fn note_move(&self, lane: Lane, step: &Step) {
+        let vain = &self.vain;
+        let from = vain.from.load(Ordering::Relaxed);
+        if step.gone > 0 {
+            vain.begin();
+        } else if from == 0 {
+            vain.from.store(self.committed(), Ordering::Relaxed);
+        } else if lane == Lane::Copies && step.last_seq > from {
+            // What it passed was kept since the round began: all that there was then was passed.
+            vain.rounds.fetch_add(1, Ordering::Relaxed);
+            vain.from.store(self.committed(), Ordering::Relaxed);
+        }
     }
 
     fn move_hand(
@@ -174,13 +195,7 @@ impl Store {
             }
         })?;
         self.set_hand(lane, row.id, step.next);
-        match step.gone {
-            0 => {
-                let kept = step.kept_bytes;
-                self.kept_in_vain.fetch_add(kept, Ordering::Relaxed);
-            }
-            _ => self.kept_in_vain.store(0, Ordering::Relaxed),
-        }
+        self.note_move(lane, &step);
         self.count(stat::CULLED, step.gone - step.expired);
         self.count(stat::EXPIRED, step.expired);
         Ok(step)

@@ -84,6 +84,8 @@ pub(crate) struct Step {
     pub(crate) expired: u64,
     /// Bytes of the records passed, dead ones and all.
     pub(crate) passed_bytes: u64,
+    /// Sequence of the last one passed; 0: none was.
+    pub(crate) last_seq: u64,
 }
 
 /// An entry that goes.
@@ -209,6 +211,7 @@ impl Store {
                 }
             }
             step.next += 1;
+            step.last_seq = summary.seq;
             begin.get_or_insert(summary.at);
             upto = Some(summary.at + 8);
         }

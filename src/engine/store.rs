@@ -54,8 +54,7 @@ pub(crate) struct Store {
     pub(crate) own_policy: std::sync::OnceLock<Arc<dyn CullPolicy>>,
     /// Records culling has kept since it last evicted one.
     pub(crate) kept_in_a_row: std::sync::atomic::AtomicU32,
-    /// Bytes of those.
-    pub(crate) kept_in_vain: AtomicU64,
+    pub(crate) vain: crate::engine::cull::Vain,
     gone_seen: AtomicU64,
     /// Segments that a walk did not empty, by id, with the live bytes they had then.
     pub(crate) stuck: std::sync::Mutex<std::collections::HashMap<u64, u64>>,
@@ -118,7 +117,7 @@ impl Store {
             tags: crate::engine::tags::TagNames::default(),
             own_policy: std::sync::OnceLock::new(),
             kept_in_a_row: std::sync::atomic::AtomicU32::new(0),
-            kept_in_vain: AtomicU64::new(0),
+            vain: crate::engine::cull::Vain::default(),
             gone_seen: AtomicU64::new(0),
             stuck: std::sync::Mutex::default(),
             aged: std::sync::Mutex::default(),
