@@ -33,6 +33,9 @@ struct Drawn {
     stamp: u32,
 }
 
+/// Entries drawn when the hands of a policy that walks find nobody.
+const DRAWN_INSTEAD: usize = 16;
+
 /// So many rounds may the hands make in which nobody goes: no policy keeps an entry longer.
 const ROUNDS_MAX: u64 = 3;
 
@@ -90,6 +93,10 @@ impl Store {
                     if step.gone > 0 {
                         break;
                     }
+                }
+                if gone == 0 {
+                    // The hands gave up, and yet somebody may go: of all, whoever is drawn.
+                    gone = self.cull_by_sample(proof, DRAWN_INSTEAD, 1, most, spared)?;
                 }
                 Ok(gone)
             }
