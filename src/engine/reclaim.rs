@@ -237,7 +237,11 @@ impl Store {
         if !matches!(word >> 56, state::SEALED | state::BAD) {
             return Ok(());
         }
-        if target.lines == 0 {
+        // As it is now: it may have been sealed during this very step, with more records.
+        let noted = self
+            .files
+            .load(&self.dir, row_at(target.slot, row::LINES))?;
+        if noted == 0 {
             self.files
                 .store(&self.dir, row_at(target.slot, row::LINES), lines)?;
         }
