@@ -225,6 +225,11 @@ impl Store {
                 self.drop_victims(proof, target, from..upto, &victims)?;
             }
         }
+        // Sealed during this very step, with more records: the walk goes on with those.
+        let noted = self
+            .files
+            .load(&self.dir, row_at(target.slot, row::LINES))?;
+        step.is_over &= noted <= step.next;
         if step.is_over && !self.mark_empty(proof, target)? {
             self.note_stuck(target, step.next)?;
         }
