@@ -168,15 +168,15 @@ fn keep_until_killed(job: &Job) {
     }
 }
 
-/// What a key may hold: the newest acknowledged version, or the one in flight; 0 is nothing.
-#[derive(Clone, Copy, Debug, Default)]
+/// What a key may hold: the newest acknowledged version, or one in flight; 0 is nothing.
+#[derive(Clone, Debug, Default)]
 struct Known {
     /// Acknowledged, or read: nothing older may ever be seen again.
     version: u64,
-    in_flight: Option<u64>,
+    /// Begun since and never answered, each by a process that died, and whether it ends by itself.
+    in_flight: Vec<(u64, bool)>,
     /// It may be gone without a word: it ends by itself, or the store may evict.
     may_end: bool,
-    in_flight_ends: bool,
 }
 
 /// What the workers were told: the truth to judge the store by.
@@ -226,8 +226,7 @@ impl Ledger {
     fn died(&mut self, writer: u64) {
         if let Some((at, version, what)) = self.begun.remove(&writer) {
             let known = self.keys.entry((writer, at)).or_default();
-            known.in_flight = Some(version);
-            known.in_flight_ends = what == "ends";
+            known.in_flight.push((version, what == "ends"));
         }
     }
 
@@ -258,11 +257,11 @@ impl Ledger {
                 match (holds, &found) {
                     (Some(version), Some(entry)) => {
                         live += 1;
-                        let is_newest =
-                            version == known.version || Some(version) == known.in_flight;
-                        if !is_newest {
+                        let begun = known.in_flight.iter().find(|&&(now, _)| now == version);
+                        if version != known.version && begun.is_none() {
                             wrong.push(format!("{name} holds {version}, known is {known:?}"));
                         }
+                        known.may_end = begun.map_or(known.may_end, |&(_, ends)| ends);
                         let mut tags: Vec<Vec<u8>> = entry.tags.clone();
                         let mut wanted: Vec<Vec<u8>> = tags_of(at, version)
                             .into_iter()
@@ -271,18 +270,17 @@ impl Ledger {
                         tags.sort();
                         wanted.sort();
                         assert!(tags == wanted, "{when}: tags of {name} at {version}");
-                        known.may_end = match known.in_flight {
-                            Some(now) if now == version => known.in_flight_ends,
-                            _ => known.may_end,
-                        };
                         known.version = version;
-                        known.in_flight = None;
+                        known.in_flight.clear();
                     }
                     _ => {
                         let is_deleted = |version: u64| self.deleted.contains(&(writer, version));
                         let may_be_gone = known.version == 0
                             || is_deleted(known.version)
-                            || known.in_flight.is_some_and(is_deleted)
+                            || known
+                                .in_flight
+                                .iter()
+                                .any(|&(now, ends)| ends || is_deleted(now))
                             || known.may_end
                             || self.may_lose;
                         if !may_be_gone {
