@@ -48,7 +48,8 @@ pub use format::key::{KEY_DEPTH_MAX, Key, KeyPart};
 pub use format::settings::{Compression, Durability, Settings};
 pub use limits::{
     BATCH_BYTES_MAX, KEY_LEN_MAX, LARGE_VALUE_MAX, LARGE_VALUE_MIN, PARTICIPANTS_MAX,
-    SEGMENT_SIZE_MAX, SEGMENT_SIZE_MIN, SIZE_LIMIT_MIN, STREAMS_MAX, TAG_LEN_MAX, TAGS_MAX,
+    SEGMENT_SIZE_MAX, SEGMENT_SIZE_MIN, SIZE_LIMIT_MIN, SPACES_MAX, STREAMS_MAX, TAG_LEN_MAX,
+    TAGS_MAX,
 };
 pub use os::clock::{Clock, ManualClock, SystemClock};
 pub use os::raw::Mapped;

@@ -15,13 +15,13 @@ use crate::engine::ledger::{Ledger, Replaced, volume_of};
 use crate::engine::postings::{FEW, tag_steps};
 use crate::engine::read::Found;
 use crate::engine::room::{Lane, Room};
-use crate::engine::store::{MAIN_SPACE, Proof, Store, stat};
+use crate::engine::store::{INNER_SPACE, MAIN_SPACE, Proof, Store, stat};
 use crate::error::{Error, Result};
 use crate::format::bucket::{self, Place, is_whole};
 use crate::format::header::{self as layout, Address, Shared, row};
 use crate::format::record::{Apart, Draft, Head, Kind, Record, Standing, tags_of};
 use crate::format::segment::Summary;
-use crate::limits::{BATCH_BYTES_MAX, SPACES_MAX};
+use crate::limits::BATCH_BYTES_MAX;
 use crate::part::keymap::Keymap;
 use crate::part::lists::Posting;
 use crate::part::segment::Read;
@@ -222,19 +222,19 @@ impl Store {
         found: &[Before],
     ) -> Result<()> {
         let (mut total, mut graves, mut removing, mut entries) = (0, 0, true, 0);
-        let mut cells = [0_u64; SPACES_MAX];
+        let mut cells = BTreeMap::<u32, u64>::new();
         let mut postings = 0;
         for one in found {
             let draft = changes.draft(one.n);
             total += draft.len(true) as u64;
             graves += u64::from(one.old.is_some_and(|old| old.apart.is_some()));
             removing &= !one.is_set;
-            entries += u64::from(draft.space == MAIN_SPACE);
+            entries += u64::from(draft.space != INNER_SPACE);
             for &id in draft.tags {
                 self.reserve_tag(id)?;
             }
             postings += draft.tags.len() as u64 + u64::from(draft.expires_ms.is_some());
-            cells[draft.space as usize % SPACES_MAX] += u64::from(one.is_set);
+            *cells.entry(draft.space).or_default() += u64::from(one.is_set);
         }
         // One entry and what the store notes beside it is bounded as a single set is.
         let share = if entries > 1 { 4 } else { 1 };
@@ -256,8 +256,8 @@ impl Store {
         }
         self.make_graves(proof, graves)?;
         let room = self.room(proof, Lane::Log, total, found.len() as u64, removing)?;
-        for (space, &cells) in cells.iter().enumerate().filter(|(_, cells)| **cells > 0) {
-            self.reserve_cells(space as u32, cells)?;
+        for (&space, &cells) in cells.iter().filter(|(_, cells)| **cells > 0) {
+            self.reserve_cells(space, cells)?;
         }
         self.reserve_postings(postings)?;
         // The keymap first, so that the batch meets short chains.
@@ -277,18 +277,28 @@ impl Store {
         self.took(Keymap::of(&self.files).reserve(&self.dir, over)?);
         let items = self.append_batch(proof, &room, changes, found);
         let ours = |item: &&Item| item.space == MAIN_SPACE;
-        let new = items
-            .iter()
-            .filter(ours)
-            .filter(|item| item.is_new_entry())
-            .count() as u64;
         let sets = items.iter().filter(ours).filter(|item| item.is_set).count() as u64;
         let gone = items
             .iter()
             .filter(ours)
             .filter(|item| !item.is_set)
             .count() as u64;
-        let count = (self.files.space(MAIN_SPACE, layout::space::COUNT) + new).saturating_sub(gone);
+        // Of one space the count is told in advance: the cache's own, or else the first that changes.
+        let counted = match items.iter().any(|item| item.space == MAIN_SPACE) {
+            true => MAIN_SPACE,
+            false => items
+                .iter()
+                .map(|item| item.space)
+                .max()
+                .unwrap_or(MAIN_SPACE),
+        };
+        let count = items.iter().filter(|item| item.space == counted).fold(
+            self.files.space(counted, layout::space::COUNT),
+            |count, item| {
+                (count + u64::from(item.is_new_entry())).saturating_sub(u64::from(!item.is_set))
+            },
+        );
+        let count = u64::from(counted) << 48 | count;
         let last = items[items.len() - 1].seq;
         self.decide(
             items[0].place,

@@ -487,11 +487,12 @@ impl Store {
         let header = &self.files.header;
         loop {
             let pending = header.get(layout::PENDING_AT);
-            let count = if space == MAIN
-                && pending != 0
+            let told = header.get(layout::PENDING_COUNT_AT);
+            let count = if pending != 0
+                && told >> 48 == u64::from(space)
                 && self.committed() >= header.get(layout::PENDING_SEQ_AT)
             {
-                header.get(layout::PENDING_COUNT_AT)
+                told & ((1 << 48) - 1)
             } else {
                 self.files.space(space, layout::space::COUNT)
             };
@@ -517,8 +518,6 @@ impl Store {
         &self.dir
     }
 }
-
-const MAIN: u32 = crate::engine::store::MAIN_SPACE;
 
 /// The footer's line for the record at `at`, by binary search: offsets grow with the index.
 fn summary_of(dir: &Dir, segment: &Segment, at: u64) -> Option<Summary> {

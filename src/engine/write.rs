@@ -61,7 +61,7 @@ impl Store {
                 )
             }
             // With a note of its place: not every older version is known.
-            Found::Damaged(_) if draft.space == MAIN_SPACE => {
+            Found::Damaged(_) if draft.space != INNER_SPACE => {
                 return self.commit_one(proof, hash, draft);
             }
             Found::Damaged(address) => (None, Some(address)),
@@ -184,12 +184,12 @@ impl Store {
         }
     }
 
-    /// Removes a live entry of the cache's own space. Whether there was one.
-    pub(crate) fn delete(&self, proof: &mut Proof, key: &[u8]) -> Result<bool> {
-        let hash = self.hash.of(MAIN_SPACE, key);
+    /// Removes a live entry of a space. Whether there was one.
+    pub(crate) fn delete(&self, proof: &mut Proof, space: u32, key: &[u8]) -> Result<bool> {
+        let hash = self.hash.of(space, key);
         let now_ms = self.now_ms();
         let mut buffer = std::mem::take(&mut proof.old);
-        let found = self.find_to_write(MAIN_SPACE, key, hash, &mut buffer);
+        let found = self.find_to_write(space, key, hash, &mut buffer);
         proof.old = buffer;
         let (old, address) = match found? {
             Found::Nothing => return Ok(false),
@@ -198,6 +198,7 @@ impl Store {
             {
                 let draft = Draft {
                     kind: Kind::Delete,
+                    space,
                     key,
                     stored_s: self.second(now_ms),
                     ..self.blank_draft()
@@ -210,6 +211,7 @@ impl Store {
         };
         let draft = Draft {
             kind: Kind::Delete,
+            space,
             key,
             stored_s: self.second(now_ms),
             ..self.blank_draft()

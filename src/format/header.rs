@@ -1,4 +1,4 @@
-//! The file `larder`: who the store is, and the words its processes share. 32 KiB, mapped.
+//! The file `larder`: who the store is, and the words its processes share. 64 KiB, mapped.
 //!
 //! Everything here is derived or rebuilt with a loss of statistics only. Offsets are bytes; every
 //! word is a u64 unless it says otherwise; a word several cores write has a cache line of its own.
@@ -7,7 +7,7 @@
 /// The version of everything on disk; a store of another one is refused by name.
 pub(crate) const FORMAT_VERSION: u32 = 1;
 pub(crate) const MAGIC: &[u8; 8] = b"larder.h";
-pub(crate) const HEADER_LEN: u64 = 32 * 1024;
+pub(crate) const HEADER_LEN: u64 = 64 * 1024;
 
 // Identity: written once, under IDENTITY_CRC.
 pub(crate) const MAGIC_AT: u64 = 0;
@@ -87,7 +87,7 @@ pub(crate) const PENDING_END_AT: u64 = 4488;
 pub(crate) const PENDING_DONE_AT: u64 = 4496;
 pub(crate) const PENDING_SEQ_AT: u64 = 4504;
 pub(crate) const PENDING_CHECK_AT: u64 = 4512;
-/// Entries the cache's own space has once the pending batch is seen.
+/// Space 16, and how many entries that has once the pending batch is seen, 48.
 pub(crate) const PENDING_COUNT_AT: u64 = 4520;
 /// Records in the pending batch.
 pub(crate) const PENDING_LEN_AT: u64 = 4528;
@@ -160,7 +160,7 @@ pub(crate) const KEEPER_AT: u64 = 6976;
 pub(crate) const UPKEEP_END: u64 = 7040;
 
 /// Named spaces: see [`space`].
-pub(crate) const SPACES_AT: u64 = 8192;
+pub(crate) const SPACES_AT: u64 = 32768;
 pub(crate) const SPACE_LEN: u64 = 64;
 pub(crate) mod space {
     /// Cells in the order list.
@@ -180,6 +180,11 @@ pub(crate) mod space {
     /// Instead of a generation: another file takes its place.
     pub(crate) const CHANGING: u64 = 1 << 47;
 }
+
+/// Bells: how often it rang u32, spare, who waits for it u32, spare. See `engine/bell.rs`.
+pub(crate) const BELLS_AT: u64 = 31744;
+pub(crate) const BELLS: u64 = 64;
+pub(crate) const BELL_LEN: u64 = 16;
 
 /// Values being streamed in: id (0: free), owner (as in OWNER), bytes reserved, spare.
 pub(crate) const STREAMS_AT: u64 = 12288;
@@ -211,10 +216,11 @@ pub(crate) const RING_LEVELS: u64 = 26;
 pub(crate) const RING_LEN: u64 = 32;
 const _: () =
     assert!(PARTICIPANTS_AT + PARTICIPANT_LEN * crate::limits::PARTICIPANTS_MAX as u64 == CLOCK_AT);
-const _: () = assert!(RING_AT + RING_LEVELS * RING_LEN * 8 <= HEADER_LEN);
+const _: () = assert!(RING_AT + RING_LEVELS * RING_LEN * 8 <= BELLS_AT);
+const _: () = assert!(BELLS_AT + BELLS * BELL_LEN == SPACES_AT);
 const _: () = assert!(JOURNAL_AT + 8 + JOURNAL_PAIRS as u64 * 16 <= COPY_TAIL_AT);
-const _: () = assert!(UPKEEP_END <= SPACES_AT);
-const _: () = assert!(SPACES_AT + SPACE_LEN * crate::limits::SPACES_MAX as u64 == STREAMS_AT);
+const _: () = assert!(UPKEEP_END <= STREAMS_AT);
+const _: () = assert!(SPACES_AT + SPACE_LEN * crate::limits::SPACES_MAX as u64 == HEADER_LEN);
 const _: () = assert!(STREAMS_AT + STREAM_LEN * crate::limits::STREAMS_MAX as u64 == GRAVES_AT);
 const _: () = assert!(GRAVES_AT + GRAVES * 16 == PARTICIPANTS_AT);
 
@@ -231,12 +237,13 @@ pub(crate) fn id_of_checked(word: u64) -> Option<u64> {
 }
 
 /// The words a graceful leave puts under QUIET: byte ranges.
-pub(crate) const QUIET_RANGES: [(u64, u64); 5] = [
+pub(crate) const QUIET_RANGES: [(u64, u64); 6] = [
     (GENERATION_AT, QUIET_AT),
     (COMMITTED_AT, STATS_AT),
     (JOURNAL_AT, JOURNAL_AT + 8),
     (COPY_TAIL_AT, KEEPER_AT),
-    (SPACES_AT, PARTICIPANTS_AT),
+    (STREAMS_AT, PARTICIPANTS_AT),
+    (SPACES_AT, HEADER_LEN),
 ];
 
 /// A row of the segment table.

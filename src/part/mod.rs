@@ -1,5 +1,6 @@
 //! One mechanism each, over the mapped words; they have never met. The engine puts them together.
 
+pub(crate) mod bell;
 pub(crate) mod journal;
 pub(crate) mod keymap;
 pub(crate) mod lists;

@@ -9,6 +9,7 @@ use crate::format::name::Name;
 use crate::limits::PARTICIPANTS_MAX;
 use crate::os::dir::Dir;
 use crate::os::lock::{self, FileLock};
+use crate::part::bell;
 use crate::part::shared::Header;
 
 /// This handle's place among the store's participants.
@@ -74,6 +75,7 @@ pub(crate) fn file_holder(dir: &Dir) -> Result<Option<usize>> {
 
 /// Frees every row. The caller holds the gate, and nobody lives.
 pub(crate) fn forget_all(header: &Header) {
+    bell::forget_waiters(header);
     for index in 0..PARTICIPANTS_MAX {
         put_inode(header, index, 0);
     }

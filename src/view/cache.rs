@@ -46,6 +46,8 @@ use crate::view::value::{Description, Entry, Value, ValueKind};
 #[derive(Clone, Debug)]
 pub struct Cache {
     pub(super) handle: Arc<Handle>,
+    /// Whose entries its verbs mean: the cache's own, or a view's.
+    pub(super) space: u32,
     timeout: Option<Option<Duration>>,
 }
 
@@ -76,6 +78,7 @@ impl Cache {
             Ok(handle) => Ok(Cache::of(handle.temporary())),
             Err(handle) => Ok(Cache {
                 handle,
+                space: MAIN_SPACE,
                 timeout: None,
             }),
         }
@@ -84,6 +87,7 @@ impl Cache {
     pub(crate) fn of(handle: Handle) -> Cache {
         Cache {
             handle: Arc::new(handle),
+            space: MAIN_SPACE,
             timeout: None,
         }
     }
@@ -99,6 +103,7 @@ impl Cache {
     pub fn with_timeout(&self, timeout: Option<Duration>) -> Cache {
         Cache {
             handle: Arc::clone(&self.handle),
+            space: self.space,
             timeout: Some(timeout),
         }
     }
@@ -136,11 +141,11 @@ impl Cache {
         mut take: impl FnMut(&Arc<Store>, Hit<'_>, Vec<u8>) -> Result<Option<T>>,
     ) -> Result<Option<T>> {
         let store = self.store()?;
-        let hash = store.hash.of(MAIN_SPACE, key);
+        let hash = store.hash.of(self.space, key);
         let mut found = None;
         loop {
             let mut buffer = Vec::new();
-            let Some(hit) = store.find(MAIN_SPACE, key, hash, &mut buffer)? else {
+            let Some(hit) = store.find(self.space, key, hash, &mut buffer)? else {
                 break;
             };
             let now = store.now_ms();
@@ -334,7 +339,7 @@ impl Cache {
     /// # Errors
     /// See [`Cache`].
     pub fn len(&self) -> Result<u64> {
-        Ok(self.store()?.entries(MAIN_SPACE))
+        Ok(self.store()?.entries(self.space))
     }
 
     /// Whether [`Cache::len`] is 0.
@@ -350,7 +355,7 @@ impl Cache {
     /// # Errors
     /// See [`Cache`].
     pub fn iter(&self) -> Result<Iter> {
-        Iter::new(self.store()?, MAIN_SPACE)
+        Iter::new(self.store()?, self.space)
     }
 
     /// Keys of live entries in insertion order, both ways; none inserted after this call.
@@ -358,7 +363,7 @@ impl Cache {
     /// # Errors
     /// See [`Cache`].
     pub fn keys(&self) -> Result<Keys> {
-        Keys::new(self.store()?, MAIN_SPACE)
+        Keys::new(self.store()?, self.space)
     }
 
     /// Entries whose key begins with `prefix`, in insertion order. Looks at every key.

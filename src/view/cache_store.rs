@@ -6,7 +6,6 @@ use std::path::Path;
 use crate::engine::check::{CheckReport, Depth};
 use crate::engine::mend::RepairReport;
 use crate::engine::snapshot::SnapshotReport;
-use crate::engine::store::MAIN_SPACE;
 use crate::engine::sync;
 use crate::error::Result;
 use crate::format::header::space;
@@ -88,7 +87,7 @@ impl Cache {
     /// # Errors
     /// See [`Cache`].
     pub fn volume(&self) -> Result<u64> {
-        Ok(self.store()?.files.space(MAIN_SPACE, space::VOLUME))
+        Ok(self.store()?.files.space(self.space, space::VOLUME))
     }
 
     /// Bytes the store takes on disk, as it was allocated; what `size_limit_bytes` bounds. What a

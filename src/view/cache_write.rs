@@ -107,12 +107,12 @@ impl Cache {
             false => known_tags(store, &options.tags)?,
         };
         let Some(tags) = tags.filter(|_| !state::is_inside(store)) else {
-            return self.write(store, |state| state.set(key, prepared, options));
+            return self.write(store, |state| state.set(self.space, key, prepared, options));
         };
         let draft = Draft {
             kind: Kind::Set,
             value_kind: prepared.kind,
-            space: MAIN_SPACE,
+            space: self.space,
             key,
             value: &prepared.bytes,
             expires_ms: prepared.expires_ms,
@@ -125,7 +125,7 @@ impl Cache {
             tags: &tags,
             stored_s: store.second(now_ms),
         };
-        let hash = store.hash.of(MAIN_SPACE, key);
+        let hash = store.hash.of(self.space, key);
         let put = || {
             sync::locked(store, self.patience(store), |store, proof| {
                 store.put(proof, hash, &draft, &[])
@@ -161,12 +161,12 @@ impl Cache {
             return self.write(store, |state| {
                 state.reserve(items.len());
                 for ((key, _), prepared) in items.iter().zip(prepared) {
-                    state.set(key.as_ref(), prepared, options)?;
+                    state.set(self.space, key.as_ref(), prepared, options)?;
                 }
                 Ok(items.len() as u64)
             });
         }
-        let many = Many::new(store, &items, &prepared, now);
+        let many = Many::new(store, self.space, &items, &prepared, now);
         self.with_way(store, || {
             sync::locked(store, self.patience(store), |store, proof| {
                 store.commit(proof, &many)
@@ -240,7 +240,7 @@ impl Cache {
         }
         let key = key.as_ref();
         let gone = sync::locked(store, self.patience(store), |store, proof| {
-            store.delete(proof, key)
+            store.delete(proof, self.space, key)
         })?;
         if gone {
             self.finish(store)?;
@@ -272,18 +272,20 @@ impl Cache {
                 while at < end && victims.len() < CLEAR_STEP {
                     let cell = order::cell_in(list, at)?;
                     at += 1;
-                    let hit = match store.find_cell(MAIN_SPACE, cell, &mut buffer) {
+                    let hit = match store.find_cell(self.space, cell, &mut buffer) {
                         Ok(Some(hit)) if hit.head.order <= bound => hit,
                         _ => continue,
                     };
-                    victims.push((store.hash.of(MAIN_SPACE, hit.key(&buffer)), hit.head.seq));
+                    victims.push((store.hash.of(self.space, hit.key(&buffer)), hit.head.seq));
                 }
                 store.kill(proof, &victims)
             });
             removed += step.map_err(|error| error.after_removing(removed))?;
         }
-        self.clear_queues(store)
-            .map_err(|error| error.after_removing(removed))?;
+        if self.space == MAIN_SPACE {
+            self.clear_queues(store)
+                .map_err(|error| error.after_removing(removed))?;
+        }
         self.finish(store)?;
         Ok(removed)
     }
@@ -292,9 +294,9 @@ impl Cache {
     fn main_list(&self, store: &Arc<Store>) -> Result<(Option<Arc<OrderFile>>, u64, u64)> {
         sync::locked_for_upkeep(store, self.patience(store), |store, _| {
             Ok((
-                store.files.order(&store.dir, MAIN_SPACE)?,
-                store.files.space(MAIN_SPACE, space::HEAD),
-                store.files.space(MAIN_SPACE, space::CELLS),
+                store.files.order(&store.dir, self.space)?,
+                store.files.space(self.space, space::HEAD),
+                store.files.space(self.space, space::CELLS),
             ))
         })
     }
@@ -408,7 +410,10 @@ impl Cache {
     pub fn transact<T>(&self, work: impl FnOnce(&Transaction) -> Result<T>) -> Result<T> {
         let store = self.store_to_change()?;
         if let Some(state) = state::current(store) {
-            return work(&Transaction { state });
+            return work(&Transaction {
+                state,
+                space: self.space,
+            });
         }
         let state = Rc::new(std::cell::RefCell::new(State::begin(
             store,
@@ -416,6 +421,7 @@ impl Cache {
         )?));
         let transaction = Transaction {
             state: Rc::clone(&state),
+            space: self.space,
         };
         let done = {
             let _entered = state::Entered::new(store, &state);
@@ -521,6 +527,7 @@ fn known_tags(store: &Store, names: &[Vec<u8>]) -> Result<Option<Vec<u32>>> {
 
 /// Plain values to be stored as one batch, without a copy of their own.
 struct Many<'a, K> {
+    space: u32,
     keys: Vec<(u64, &'a K)>,
     values: Vec<&'a Prepared<'a>>,
     stored_s: u32,
@@ -530,6 +537,7 @@ impl<'a, K: AsRef<[u8]>> Many<'a, K> {
     /// Of a key that comes twice the last value counts, at the place of the first.
     fn new<V>(
         store: &Store,
+        space: u32,
         items: &'a [(K, V)],
         prepared: &'a [Prepared<'a>],
         now_ms: u64,
@@ -539,7 +547,7 @@ impl<'a, K: AsRef<[u8]>> Many<'a, K> {
         let mut keys: Vec<(u64, &K)> = Vec::with_capacity(items.len());
         let mut values: Vec<&Prepared<'_>> = Vec::with_capacity(items.len());
         for ((key, _), value) in items.iter().zip(prepared) {
-            let hash = store.hash.of(MAIN_SPACE, key.as_ref());
+            let hash = store.hash.of(space, key.as_ref());
             let mut seat = hash;
             let seen = loop {
                 match seats.get(&seat) {
@@ -558,6 +566,7 @@ impl<'a, K: AsRef<[u8]>> Many<'a, K> {
             }
         }
         Many {
+            space,
             keys,
             values,
             stored_s: store.second(now_ms),
@@ -579,7 +588,7 @@ impl<K: AsRef<[u8]>> Changes for Many<'_, K> {
         Draft {
             kind: Kind::Set,
             value_kind: value.kind,
-            space: MAIN_SPACE,
+            space: self.space,
             key: self.keys[n].1.as_ref(),
             value: &value.bytes,
             expires_ms: value.expires_ms,

@@ -1,7 +1,6 @@
 //! Counting: numbers as a kind of value.
 
 use crate::engine::change::Payload;
-use crate::engine::store::MAIN_SPACE;
 use crate::error::{Error, Result};
 use crate::view::prepare;
 use crate::view::state::State;
@@ -17,6 +16,7 @@ pub(crate) enum Way {
 /// Adds or subtracts `delta` to the number under `key`; expiry and tags are kept, the time of storing is renewed.
 pub(crate) fn count(
     state: &mut State,
+    space: u32,
     key: &[u8],
     way: Way,
     delta: Number,
@@ -24,7 +24,7 @@ pub(crate) fn count(
 ) -> Result<Number> {
     prepare::check_key(key)?;
     let stored_s = state.store.second(state.now_ms);
-    let (sum, payload) = match state.live(MAIN_SPACE, key)? {
+    let (sum, payload) = match state.live(space, key)? {
         None => {
             let blank = Payload {
                 value_kind: 0,
@@ -59,7 +59,7 @@ pub(crate) fn count(
         stored_s,
         ..payload
     };
-    state.put(MAIN_SPACE, key, payload)?;
+    state.put(space, key, payload)?;
     Ok(sum)
 }
 

@@ -20,6 +20,7 @@ use crate::error::{Error, Result};
 use crate::format::header as layout;
 use crate::format::record::{flag, tags_of};
 use crate::limits::TAGS_MAX;
+use crate::part::bell::Bell;
 use crate::view::options::SetOptions;
 use crate::view::prepare::{self, Prepared};
 use crate::view::value::{Number, Value, ValueKind};
@@ -35,6 +36,8 @@ pub(crate) struct State {
     new_tags: HashMap<Vec<u8>, u32>,
     /// Of tags, once all is committed.
     quotas: Vec<(u32, u64)>,
+    /// Who waits for what this changes is woken once it is committed.
+    rings: Vec<Bell>,
     pub(crate) now_ms: u64,
 }
 
@@ -113,13 +116,32 @@ impl State {
             streams: Vec::new(),
             new_tags: HashMap::new(),
             quotas: Vec::new(),
+            rings: Vec::new(),
             now_ms: store.now_ms(),
         })
     }
 
-    /// Makes all changes happen.
+    /// Makes all changes happen, and tells those who wait for them.
     pub(crate) fn commit(mut self) -> Result<()> {
         self.check_fork()?;
+        let store = Arc::clone(&self.store);
+        let rings = std::mem::take(&mut self.rings);
+        // Also after an error: what failed may be what comes after the change.
+        let done = self.make_changes();
+        for bell in rings {
+            bell.ring(&store.files.header);
+        }
+        done
+    }
+
+    /// Once this is committed, the bell rings.
+    pub(crate) fn ring(&mut self, bell: Bell) {
+        if !self.rings.contains(&bell) {
+            self.rings.push(bell);
+        }
+    }
+
+    fn make_changes(mut self) -> Result<()> {
         let mut changes = std::mem::take(&mut self.changes);
         changes.retain(|change| !change.is_void);
         let (store, proof) = self.held.parts();
@@ -344,6 +366,7 @@ impl State {
     /// Sets a key to a prepared value.
     pub(crate) fn set(
         &mut self,
+        space: u32,
         key: &[u8],
         prepared: Prepared<'_>,
         options: &SetOptions,
@@ -352,7 +375,7 @@ impl State {
         let tags = self.tag_ids(&options.tags)?;
         let (payload, stream) = prepared.into_payload(tags, self.store.second(self.now_ms));
         self.streams.extend(stream);
-        self.put(MAIN_SPACE, key, payload)
+        self.put(space, key, payload)
     }
 
     /// As [`State::set`], for an item of a queue.
@@ -362,7 +385,7 @@ impl State {
         prepared: Prepared<'_>,
         options: &SetOptions,
     ) -> Result<()> {
-        self.set(key, prepared, options)?;
+        self.set(MAIN_SPACE, key, prepared, options)?;
         let hash = self.store.hash.of(MAIN_SPACE, key);
         if let Some(index) = self.index_of(MAIN_SPACE, key, hash)
             && let Some(payload) = self.changes[index].set.as_mut()
@@ -445,17 +468,17 @@ impl State {
     }
 
     /// Entries as this transaction sees them, expired ones included.
-    pub(crate) fn len(&self) -> Result<u64> {
-        let mut len = self.store.entries(MAIN_SPACE) as i64;
+    pub(crate) fn len(&self, space: u32) -> Result<u64> {
+        let mut len = self.store.entries(space) as i64;
         let mut buffer = Vec::new();
         for change in self
             .changes
             .iter()
-            .filter(|change| change.space == MAIN_SPACE && !change.is_void)
+            .filter(|change| change.space == space && !change.is_void)
         {
             let was_there = self
                 .store
-                .find(MAIN_SPACE, &change.key, change.hash, &mut buffer)?
+                .find(space, &change.key, change.hash, &mut buffer)?
                 .is_some();
             len += i64::from(change.set.is_some()) - i64::from(was_there);
         }
@@ -463,17 +486,17 @@ impl State {
     }
 
     /// How this transaction changes a key of the store: `None`: not at all.
-    pub(crate) fn change_of(&self, key: &[u8]) -> Option<&Change> {
-        let hash = self.store.hash.of(MAIN_SPACE, key);
-        self.index_of(MAIN_SPACE, key, hash)
+    pub(crate) fn change_of(&self, space: u32, key: &[u8]) -> Option<&Change> {
+        let hash = self.store.hash.of(space, key);
+        self.index_of(space, key, hash)
             .map(|index| &self.changes[index])
     }
 
     /// The transaction's own sets, in the order in which new ones would be inserted.
-    pub(crate) fn sets(&self) -> impl DoubleEndedIterator<Item = (&Change, &Payload)> {
+    pub(crate) fn sets(&self, space: u32) -> impl DoubleEndedIterator<Item = (&Change, &Payload)> {
         self.changes
             .iter()
-            .filter(|change| change.space == MAIN_SPACE && !change.is_void)
+            .filter(move |change| change.space == space && !change.is_void)
             .filter_map(|change| Some((change, change.set.as_ref()?)))
     }
 }

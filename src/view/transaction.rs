@@ -6,8 +6,10 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use crate::engine::change::Payload;
-use crate::engine::store::{MAIN_SPACE, Store};
+use crate::engine::store::Store;
 use crate::error::{Error, Result};
+use crate::part::bell::Bell;
+use crate::view::cache::Cache;
 use crate::view::iter::Keys;
 use crate::view::numbers::{self, Way};
 use crate::view::options::{Expiry, SetOptions, Side};
@@ -23,9 +25,24 @@ use crate::view::value::{Number, Value};
 /// [`Cache`](crate::Cache) mean.
 pub struct Transaction {
     pub(crate) state: Rc<RefCell<State>>,
+    /// Whose entries its verbs mean.
+    pub(crate) space: u32,
 }
 
 impl Transaction {
+    /// The same transaction over a view's entries.
+    pub(crate) fn of(&self, cache: &Cache) -> Transaction {
+        Transaction {
+            state: Rc::clone(&self.state),
+            space: cache.space,
+        }
+    }
+
+    /// Once all is committed, the bell rings.
+    pub(crate) fn ring(&self, bell: Bell) {
+        self.state.borrow_mut().ring(bell);
+    }
+
     fn store(&self) -> Arc<Store> {
         Arc::clone(&self.state.borrow().store)
     }
@@ -37,7 +54,7 @@ impl Transaction {
     pub fn get(&self, key: impl AsRef<[u8]>) -> Result<Option<Value>> {
         let state = self.state.borrow();
         state
-            .live(MAIN_SPACE, key.as_ref())?
+            .live(self.space, key.as_ref())?
             .map(|payload| state.value(&payload))
             .transpose()
     }
@@ -50,7 +67,7 @@ impl Transaction {
         Ok(self
             .state
             .borrow()
-            .live(MAIN_SPACE, key.as_ref())?
+            .live(self.space, key.as_ref())?
             .is_some())
     }
 
@@ -78,6 +95,7 @@ impl Transaction {
         state.check_fork()?;
         let now = state.now_ms;
         state.set(
+            self.space,
             key.as_ref(),
             prepare::bytes(&store, value.as_ref(), options, now)?,
             options,
@@ -102,6 +120,7 @@ impl Transaction {
         let mut state = self.state.borrow_mut();
         let now = state.now_ms;
         state.set(
+            self.space,
             key.as_ref(),
             prepare::number(&store, number.into(), options, now)?,
             options,
@@ -157,7 +176,7 @@ impl Transaction {
         }
         match new {
             Some(new) => self.set_with(key, new, options)?,
-            None if expected.is_some() => self.state.borrow_mut().remove(MAIN_SPACE, key)?,
+            None if expected.is_some() => self.state.borrow_mut().remove(self.space, key)?,
             None => {}
         }
         Ok(true)
@@ -170,12 +189,12 @@ impl Transaction {
     pub fn touch(&self, key: impl AsRef<[u8]>, expiry: Expiry) -> Result<bool> {
         let key = key.as_ref();
         let mut state = self.state.borrow_mut();
-        let Some(payload) = state.live(MAIN_SPACE, key)? else {
+        let Some(payload) = state.live(self.space, key)? else {
             return Ok(false);
         };
         let expires_ms = prepare::at_ms(expiry, state.now_ms);
         state.put(
-            MAIN_SPACE,
+            self.space,
             key,
             Payload {
                 expires_ms,
@@ -200,10 +219,10 @@ impl Transaction {
     pub fn delete(&self, key: impl AsRef<[u8]>) -> Result<bool> {
         let key = key.as_ref();
         let mut state = self.state.borrow_mut();
-        match state.live(MAIN_SPACE, key) {
+        match state.live(self.space, key) {
             Ok(None) => Ok(false),
             Ok(Some(_)) | Err(Error::Corrupt { .. }) => {
-                state.remove(MAIN_SPACE, key).map(|()| true)
+                state.remove(self.space, key).map(|()| true)
             }
             Err(error) => Err(error),
         }
@@ -217,7 +236,7 @@ impl Transaction {
         let key = key.as_ref();
         let value = self.get(key)?;
         if value.is_some() {
-            self.state.borrow_mut().remove(MAIN_SPACE, key)?;
+            self.state.borrow_mut().remove(self.space, key)?;
         }
         Ok(value)
     }
@@ -234,6 +253,7 @@ impl Transaction {
     ) -> Result<Number> {
         numbers::count(
             &mut self.state.borrow_mut(),
+            self.space,
             key.as_ref(),
             Way::Up,
             delta.into(),
@@ -253,6 +273,7 @@ impl Transaction {
     ) -> Result<Number> {
         numbers::count(
             &mut self.state.borrow_mut(),
+            self.space,
             key.as_ref(),
             Way::Down,
             delta.into(),
@@ -299,7 +320,7 @@ impl Transaction {
     /// # Errors
     /// As [`Transaction::get`].
     pub fn len(&self) -> Result<u64> {
-        self.state.borrow().len()
+        self.state.borrow().len(self.space)
     }
 
     /// Whether there is no entry.
@@ -319,22 +340,22 @@ impl Transaction {
     ) -> Result<impl DoubleEndedIterator<Item = Result<(Vec<u8>, Value)>> + use<'_>> {
         let mut keys: VecDeque<Vec<u8>> = VecDeque::new();
         let store = self.store();
-        for key in Keys::new(&store, MAIN_SPACE)? {
+        for key in Keys::new(&store, self.space)? {
             let key = key?;
-            match self.state.borrow().change_of(&key) {
+            match self.state.borrow().change_of(self.space, &key) {
                 Some(change) if change.set.is_none() || change.fresh => {}
                 _ => keys.push_back(key),
             }
         }
         let state = self.state.borrow();
         let mut buffer = Vec::new();
-        for (change, _) in state.sets() {
-            let was_there = store.find(MAIN_SPACE, &change.key, change.hash, &mut buffer)?;
+        for (change, _) in state.sets(self.space) {
+            let was_there = store.find(self.space, &change.key, change.hash, &mut buffer)?;
             // One that had expired keeps its place; `Keys` has skipped it.
             if was_there.is_none() || change.fresh {
                 keys.push_back(change.key.clone());
             } else if was_there.is_some_and(|hit| !store.lives(&hit, state.now_ms)) {
-                place_by_order(&store, &mut keys, change.key.clone())?;
+                place_by_order(&store, self.space, &mut keys, change.key.clone())?;
             }
         }
         drop(state);
@@ -364,10 +385,15 @@ impl Transaction {
 }
 
 /// Puts `key` among `keys` where its insertion was.
-fn place_by_order(store: &Store, keys: &mut VecDeque<Vec<u8>>, key: Vec<u8>) -> Result<()> {
+fn place_by_order(
+    store: &Store,
+    space: u32,
+    keys: &mut VecDeque<Vec<u8>>,
+    key: Vec<u8>,
+) -> Result<()> {
     let mut buffer = Vec::new();
     let mut order_of = |key: &[u8]| -> Result<u64> {
-        let hit = store.find(MAIN_SPACE, key, store.hash.of(MAIN_SPACE, key), &mut buffer)?;
+        let hit = store.find(space, key, store.hash.of(space, key), &mut buffer)?;
         Ok(hit.map_or(u64::MAX, |hit| hit.head.order))
     };
     let order = order_of(&key)?;

@@ -9,7 +9,7 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::engine::store::Store;
+use crate::engine::store::{MAIN_SPACE, Store};
 use crate::error::{Error, Result};
 use crate::format::pack::EntryFrame;
 use crate::part::shared::setting;
@@ -392,7 +392,7 @@ impl Unpacking<'_> {
                 kind: item.kind,
                 expires_ms: item.expires_ms,
             };
-            state.set(&item.key, prepared, &item.options)?;
+            state.set(MAIN_SPACE, &item.key, prepared, &item.options)?;
         }
         state.commit()?;
         self.report = report;
@@ -410,7 +410,7 @@ impl Unpacking<'_> {
         let mut state = State::begin(self.store, self.cache.patience(self.store))?;
         let mut report = self.report;
         report.note(self.cache, key, value_len);
-        state.set(key, prepared, options)?;
+        state.set(MAIN_SPACE, key, prepared, options)?;
         state.commit()?;
         self.report = report;
         self.cache.finish(self.store)
