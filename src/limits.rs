@@ -26,7 +26,7 @@ pub const PARTICIPANTS_MAX: usize = 128;
 pub const STREAMS_MAX: usize = 64;
 /// Named spaces with an order of their own: a deque has two, an index one, a queue up to four; two are
 /// the store's own.
-pub const SPACES_MAX: usize = 512;
+pub const SPACES_MAX: usize = 256;
 /// Rows of the segment table; row 0 is never used.
 pub(crate) const SEGMENT_SLOTS: usize = 1 << 16;
 /// Segments, and what is allocated of them, come in pieces of this many bytes.

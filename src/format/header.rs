@@ -1,4 +1,4 @@
-//! The file `larder`: who the store is, and the words its processes share. 64 KiB, mapped.
+//! The file `larder`: who the store is, and the words its processes share. 48 KiB, mapped.
 //!
 //! Everything here is derived or rebuilt with a loss of statistics only. Offsets are bytes; every
 //! word is a u64 unless it says otherwise; a word several cores write has a cache line of its own.
@@ -7,7 +7,7 @@
 /// The version of everything on disk; a store of another one is refused by name.
 pub(crate) const FORMAT_VERSION: u32 = 1;
 pub(crate) const MAGIC: &[u8; 8] = b"larder.h";
-pub(crate) const HEADER_LEN: u64 = 64 * 1024;
+pub(crate) const HEADER_LEN: u64 = 48 * 1024;
 
 // Identity: written once, under IDENTITY_CRC.
 pub(crate) const MAGIC_AT: u64 = 0;

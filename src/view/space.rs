@@ -19,7 +19,7 @@ impl Cache {
     /// the whole store (settings, tags, upkeep) mean the whole store here too.
     ///
     /// # Errors
-    /// [`Error::TooLarge`] for a long name or the 511th space; [`Error::Aborted`] when it has to be made
+    /// [`Error::TooLarge`] for a long name or the 255th space; [`Error::Aborted`] when it has to be made
     /// inside a transaction, which may come to nothing.
     pub(crate) fn space(&self, kind: &'static str, name: &[u8]) -> Result<Cache> {
         if name.len() > NAME_LEN_MAX {
