@@ -682,6 +682,19 @@ impl Item {
     }
 }
 
+/// Who may have taken entries away.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Upkeep {
+    /// Nobody: a store is as it was when it is opened again, whoever closed it.
+    Nobody,
+    /// A write, beside what it did: as many as `cull_limit` says.
+    Beside,
+    /// Who was asked to, and ended before all was within limits.
+    Begun,
+    /// Who was asked to, until all was within limits.
+    Done,
+}
+
 #[derive(Clone, Debug)]
 struct Model {
     items: BTreeMap<Vec<u8>, Item>,
@@ -775,9 +788,9 @@ impl Model {
         }
     }
 
-    /// Learns which entries upkeep beside a write took, and judges whether it might.
-    /// `all_limits`: upkeep was asked for, and `cull_limit` says nothing.
-    fn reconcile(&mut self, store: &Cache, all_limits: bool) {
+    /// Learns which entries upkeep took, and judges whether it might.
+    fn reconcile(&mut self, store: &Cache, upkeep: Upkeep) {
+        let all_limits = upkeep == Upkeep::Done;
         let there: BTreeSet<Vec<u8>> = store
             .keys()
             .expect("keys")
@@ -795,12 +808,15 @@ impl Model {
             .filter(|item| !self.is_live(item))
             .count() as u64;
         let limit = self.settings.count_limit.unwrap_or(u64::MAX);
-        let most = if all_limits {
-            None
-        } else {
-            self.settings.cull_limit
+        let most = match upkeep {
+            Upkeep::Nobody => {
+                assert!(gone.is_empty(), "{} is gone", short(&gone[0]));
+                0
+            }
+            Upkeep::Beside => self.settings.cull_limit.unwrap_or(u64::MAX),
+            // It bounds what one write takes, and this was none.
+            Upkeep::Begun | Upkeep::Done => u64::MAX,
         };
-        let most = most.unwrap_or(u64::MAX);
         let mut culled = 0;
         for key in gone {
             assert!(
@@ -1572,7 +1588,7 @@ impl Run {
 
     fn act(&mut self, which: usize, action: &Action) {
         let store = self.store(which).clone();
-        let mut all_limits = false;
+        let mut upkeep = Upkeep::Beside;
         self.model.written.clear();
         let model = &mut self.model;
         match action {
@@ -1829,23 +1845,22 @@ impl Run {
                 let gone = store.cull().expect("cull");
                 let len = store.len().expect("len");
                 assert_eq!(len, before - gone, "cull said {gone}");
-                model.reconcile(&store, true);
+                model.reconcile(&store, Upkeep::Done);
                 check_expired(model, len, true);
-                all_limits = true;
+                upkeep = Upkeep::Done;
             }
             Action::Compact => {
                 store.compact().expect("compact");
-                all_limits = true;
+                upkeep = Upkeep::Done;
             }
             Action::Maintain { bytes, micros } => {
                 let budget = Budget::default().bytes(*bytes);
                 let budget = budget.time(Duration::from_micros(*micros));
                 let done = store.maintain(&budget).expect("maintain");
-                // Else it may have ended before all was within limits.
-                all_limits = done.is_over;
-                if !all_limits {
-                    model.written.clear();
-                }
+                upkeep = match done.is_over {
+                    true => Upkeep::Done,
+                    false => Upkeep::Begun,
+                };
             }
             Action::Churn(at) => {
                 let key = key(*at);
@@ -1861,7 +1876,7 @@ impl Run {
                 // Each of them may have evicted so many.
                 let limit = model.settings.cull_limit.map(|limit| limit * 300);
                 let limit = std::mem::replace(&mut model.settings.cull_limit, limit);
-                model.reconcile(&store, false);
+                model.reconcile(&store, Upkeep::Beside);
                 model.settings.cull_limit = limit;
             }
             Action::Flush => store.flush().expect("flush"),
@@ -1869,17 +1884,20 @@ impl Run {
                 common::assert_sound(&store);
             }
             Action::ReopenOne => {
+                upkeep = Upkeep::Nobody;
                 drop(store);
                 self.handles[which] = None;
                 self.open(which);
             }
             Action::ReopenBoth { close } => {
+                upkeep = Upkeep::Nobody;
                 drop(store);
                 self.put_away(*close);
                 self.open(0);
                 self.open(1);
             }
             Action::Rebuild { close } => {
+                upkeep = Upkeep::Nobody;
                 let told = |store: &Cache| {
                     let len = store.len().expect("len");
                     let volume = store.volume().expect("volume");
@@ -1895,11 +1913,8 @@ impl Run {
                 self.open(1);
                 let store = self.store(which).clone();
                 let after = told(&store);
-                // Closing removes what is over, as any change does.
-                let is_over = |item: &Item| !self.model.is_live(item);
-                let may_differ = *close && self.model.items.values().any(is_over);
                 assert!(
-                    after.0 == before.0 || may_differ,
+                    after.0 == before.0,
                     "len and volume {:?} are {:?} rebuilt; or tags differ; keys {:?} and {:?}",
                     (before.0.0, before.0.1),
                     (after.0.0, after.0.1),
@@ -1910,7 +1925,7 @@ impl Run {
             }
         }
         let store = self.store(which).clone();
-        self.model.reconcile(&store, all_limits);
+        self.model.reconcile(&store, upkeep);
         self.audit();
     }
 
@@ -2005,13 +2020,13 @@ impl Run {
         for at in deletes {
             touched.insert(key(*at));
             step(&writer, &mut self.model, &Step::Delete(*at));
-            self.model.reconcile(&writer, false);
+            self.model.reconcile(&writer, Upkeep::Beside);
         }
         for (at, blob) in sets {
             touched.insert(key(*at));
             self.model.written.clear();
             step(&writer, &mut self.model, &Step::Set(*at, *blob));
-            self.model.reconcile(&writer, false);
+            self.model.reconcile(&writer, Upkeep::Beside);
         }
         // What was evicted meanwhile need not come.
         let before: BTreeSet<Vec<u8>> = before

@@ -1182,6 +1182,107 @@ fn counting_does_not_shorten_a_life_by_max_age() {
 }
 
 #[test]
+fn who_was_told_that_an_entry_is_too_old_is_told_so_when_any_age_may_be() {
+    let dir = dir();
+    let clock = Arc::new(ManualClock::new(START_MS));
+    let cache = Cache::builder()
+        .clock(clock.clone())
+        .max_age(Some(Duration::from_secs(1)))
+        .open(dir.path())
+        .expect("opens");
+    let ttl = Duration::from_secs(100);
+    cache.set("told", "v").expect("set");
+    cache
+        .set_with("told, with a ttl", "v", &SetOptions::default().ttl(ttl))
+        .expect("set");
+    cache.set("never asked for", "v").expect("set");
+    clock.set(START_MS + 1_000);
+    let told = ["told", "told, with a ttl"];
+    for key in told {
+        assert!(!cache.contains(key).expect("contains"), "{key}");
+    }
+    cache
+        .update_settings(|settings| settings.max_age = None)
+        .expect("settings");
+    let gone = |cache: &Cache| {
+        for key in told {
+            assert!(!cache.contains(key).expect("contains"), "{key}");
+            assert_eq!(cache.get(key).expect("get"), None, "{key}");
+        }
+        let keys: Vec<Vec<u8>> = cache
+            .keys()
+            .expect("keys")
+            .map(|key| key.expect("a key"))
+            .collect();
+        assert_eq!(keys, [b"never asked for".to_vec()]);
+    };
+    gone(&cache);
+    // Nor by a second process, nor under a clock that runs behind.
+    let other = Cache::builder()
+        .clock(Arc::new(ManualClock::new(START_MS)))
+        .open(dir.path())
+        .expect("opens");
+    gone(&other);
+    gone(&cache);
+    // What is set anew lives.
+    for key in told {
+        cache.set(key, "again").expect("set");
+        assert!(other.contains(key).expect("contains"), "{key}");
+    }
+}
+
+#[test]
+fn closing_removes_nothing_and_is_believed_whatever_is_due() {
+    let dir = dir();
+    let clock = Arc::new(ManualClock::new(START_MS));
+    let cache = common::small()
+        .clock(clock.clone())
+        .count_limit(Some(2))
+        .open(dir.path())
+        .expect("opens");
+    // Together they are more than may be; one of them is due, and was not removed yet.
+    let ttl = SetOptions::default().ttl(Duration::from_secs(1));
+    cache
+        .transact(|tx| {
+            tx.set("a", "1")?;
+            tx.set("b", "2")?;
+            tx.set("c", "3")?;
+            tx.set_with("due", "4", &ttl)
+        })
+        .expect("transact");
+    clock.set(START_MS + 10_000);
+    let stats = |cache: &Cache| {
+        let stats = cache.stats(false).expect("stats");
+        (stats.culled, stats.expired)
+    };
+    assert_eq!(stats(&cache), (0, 0));
+    let other = cache.clone();
+    cache.close().expect("close");
+    assert_eq!(stats(&other), (0, 0));
+    assert_eq!(other.len().expect("len"), 4);
+    drop(other);
+    // Of a copy nothing is believed but the marker: without it all that is derived is made again.
+    let copy = tempfile::tempdir().expect("a directory");
+    common::copy_store(dir.path(), copy.path());
+    let derived = || {
+        let mut names = common::names(copy.path());
+        names.retain(|name| name.starts_with("keymap."));
+        names
+    };
+    let before = derived();
+    let cache = Cache::builder()
+        .clock(clock)
+        .open(copy.path())
+        .expect("opens");
+    assert_eq!(derived(), before, "the copy was rebuilt");
+    assert_eq!(cache.len().expect("len"), 4);
+    // The next write sees to what is due.
+    cache.set("d", "5").expect("set");
+    assert_eq!(cache.len().expect("len"), 2);
+    assert_sound(&cache);
+}
+
+#[test]
 fn a_lowered_limit_is_met() {
     for policy in Policy::ALL {
         if policy == Policy::None {

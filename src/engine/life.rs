@@ -19,7 +19,11 @@ impl Store {
     #[inline]
     pub(crate) fn lives(&self, hit: &Hit<'_>, now_ms: u64) -> bool {
         let age_max = self.files.header.setting(setting::MAX_AGE);
-        if hit.head.options.expires_ms.is_none() && age_max == u64::MAX {
+        // Without an expiry, and now without `max_age` too: that may have been set, and have told so.
+        if hit.head.options.expires_ms.is_none()
+            && age_max == u64::MAX
+            && !Stamp::may_be_dead(hit.met.stamp())
+        {
             return true;
         }
         self.is_due(hit, now_ms, age_max)

@@ -205,10 +205,12 @@ impl Store {
             return Ok(());
         }
         self.flush(timeout)?;
-        // Under the lock no change is half done: `committed` moves before a change is over.
-        let (seq, takes) = locked(self, timeout, |store, _| {
-            Ok((store.committed(), store.files.header.get(layout::TAKES_AT)))
-        })?;
+        // Under the lock no change is half done: `committed` moves before a change is over. Without upkeep:
+        // that would be a change, and nothing could be marked.
+        let (seq, takes) = {
+            let _held: Held<&Store> = Store::lock(self, timeout)?;
+            (self.committed(), header.get(layout::TAKES_AT))
+        };
         self.sync_to(seq)?;
         self.files.sync_derived(&self.dir)?;
         self.dir.sync_names()?;

@@ -69,6 +69,7 @@ pub struct Settings {
     /// The most entries; a write that passes it evicts. `None`: as many as fit. The default.
     pub count_limit: Option<u64>,
     /// Entries stored longer ago than this are over, to the second. `None`: however old. The default.
+    /// What a reader was told to be over stays so under a higher limit, too.
     pub max_age: Option<Duration>,
     /// The most entries one write evicts or removes as expired. `None`, the default: until the new entry
     /// fits; 0: none, a full store refuses.

@@ -62,6 +62,12 @@ impl Stamp {
         Stamp::Dead(seq as u32 & REST_MASK)
     }
 
+    /// Whether some version was told to have expired: [`Stamp::dead`] says which.
+    #[inline]
+    pub(crate) fn may_be_dead(bits: u32) -> bool {
+        bits >> REST_BITS == 3
+    }
+
     /// An access at so many ms since the store's birth.
     pub(crate) fn slid(since_birth_ms: u64) -> Stamp {
         Stamp::Slid((since_birth_ms / EIGHTH_MS) as u32 & REST_MASK)
@@ -101,6 +107,8 @@ mod tests {
             Stamp::dead(u64::MAX),
         ] {
             assert_eq!(Stamp::from_bits(stamp.to_bits()), stamp);
+            let is_dead = matches!(stamp, Stamp::Dead(_));
+            assert_eq!(Stamp::may_be_dead(stamp.to_bits()), is_dead);
         }
     }
 
