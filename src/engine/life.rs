@@ -95,14 +95,16 @@ impl Store {
         if hit.head.flags & (flag::SLIDING | flag::COST) != 0 {
             return self.note_special(hit, bits, now_ms, tick);
         }
-        let hits = Stamp::from_bits(bits).hits();
-        hit.met.set_stamp(
-            Stamp::Access {
-                hits: (hits + 1).min(HITS_MAX),
-                tick,
-            }
-            .to_bits(),
-        );
+        let stamp = Stamp::from_bits(bits);
+        let hits = (stamp.hits() + 1).min(HITS_MAX);
+        let read = Stamp::Access { hits, tick }.to_bits();
+        if hit.head.options.expires_ms.is_none() && !Stamp::may_be_dead(bits) {
+            return hit.met.set_stamp(read);
+        }
+        // Another may have told it dead since it was found to live: that holds.
+        if stamp != Stamp::dead(hit.head.seq) {
+            hit.met.replace_stamp(bits, read);
+        }
     }
 
     #[cold]
@@ -116,14 +118,16 @@ impl Store {
                 .fetch_add(saved, Ordering::Relaxed);
         }
         let stamp = Stamp::from_bits(bits);
-        if hit.head.options.sliding_ms.is_none() {
-            let hits = (stamp.hits() + 1).min(HITS_MAX);
-            return hit.met.set_stamp(Stamp::Access { hits, tick }.to_bits());
-        }
         if stamp == Stamp::dead(hit.head.seq) {
             return;
         }
-        let new = Stamp::slid(now_ms.saturating_sub(self.created_ms));
+        let new = match hit.head.options.sliding_ms {
+            Some(_) => Stamp::slid(now_ms.saturating_sub(self.created_ms)),
+            None => Stamp::Access {
+                hits: (stamp.hits() + 1).min(HITS_MAX),
+                tick,
+            },
+        };
         // Another may have told it dead, or renewed it: both hold.
         hit.met.replace_stamp(bits, new.to_bits());
     }
