@@ -323,6 +323,9 @@ impl Store {
             set.map(|draft| draft.value.len() as u64).sum(),
         );
         self.logged(total);
+        for (&space, &cells) in cells.iter().filter(|(space, _)| **space > INNER_SPACE) {
+            self.densify_if_due(proof, space, cells);
+        }
         let mut tags: Vec<u32> = items.iter().flat_map(|item| &item.tags).copied().collect();
         tags.sort_unstable();
         tags.dedup();

@@ -19,6 +19,8 @@ use crate::part::writer_lock;
 const DEAD_MIN: u64 = 4_096;
 /// Cells looked at in one step.
 const CELLS_PER_STEP: u64 = 2_048;
+/// A step is made beside so many new cells: fewer than it reads, so that it ends.
+const CELLS_PER_TURN: u64 = 512;
 
 /// A list being written anew.
 #[derive(Debug)]
@@ -63,6 +65,16 @@ impl Store {
         cells > entries * 2 + DEAD_MIN
     }
 
+    /// Once in a while, after cells came to a list: a step, if it is due. Under the lock.
+    #[inline]
+    pub(crate) fn densify_if_due(&self, proof: &mut Proof, which: u32, new_cells: u64) {
+        let cells = self.files.space(which, space::CELLS);
+        if cells % CELLS_PER_TURN < new_cells && self.is_sparse(which) {
+            // What came is stored: a step that cannot be made now is made another time.
+            let _ = self.densify_step(proof);
+        }
+    }
+
     fn begin_densifying(&self) -> Result<Option<Densifying>> {
         let Some(which) = (0..SPACES_MAX as u32).find(|&which| self.is_sparse(which)) else {
             return Ok(None);
@@ -91,6 +103,7 @@ impl Store {
         };
         let region = Region::new(&self.dir, name, self.dir.create(name)?)?;
         header.put(layout::DENSIFYING_AT, writer_lock::name_of(&self.me));
+        header.put(Files::space_at(which, space::FEWEST).at, u64::MAX);
         Ok(Some(Densifying {
             space: which,
             from,
@@ -111,6 +124,13 @@ impl Store {
             return Err(crate::error::Error::Aborted { what: what.into() });
         }
         let cells = self.files.space(work.space, space::CELLS);
+        if self.files.space(work.space, space::FEWEST) < work.read {
+            // Cells that were read have gone, and others may stand there: once more from the start.
+            header.put(Files::space_at(work.space, space::FEWEST).at, u64::MAX);
+            (work.read, work.written) = (0, 0);
+        }
+        // Those before the hint are known to be dead.
+        work.read = work.read.max(self.files.space(work.space, space::HEAD));
         let mut buffer = Vec::new();
         let end = (work.read + CELLS_PER_STEP).min(cells);
         while work.read < end {

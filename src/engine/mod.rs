@@ -9,6 +9,7 @@ pub(crate) mod check;
 pub(crate) mod create;
 pub(crate) mod cull;
 pub(crate) mod densify;
+pub(crate) mod ends;
 pub(crate) mod evict;
 pub(crate) mod expire;
 pub(crate) mod ghost;

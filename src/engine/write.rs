@@ -141,6 +141,9 @@ impl Store {
         proof.dirty = false;
         self.turn(seq, 1);
         self.after_set(draft, insert, len);
+        if insert && draft.space > INNER_SPACE {
+            self.densify_if_due(proof, draft.space, 1);
+        }
         self.after_tags(proof, draft.tags, &Spared(seq..seq + 1))
     }
 

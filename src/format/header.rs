@@ -177,6 +177,8 @@ pub(crate) mod space {
     pub(crate) const GENERATION: u64 = 40;
     /// Bytes allocated of it.
     pub(crate) const BYTES: u64 = 48;
+    /// The fewest cells it has had since a denser list was begun.
+    pub(crate) const FEWEST: u64 = 56;
     /// Instead of a generation: another file takes its place.
     pub(crate) const CHANGING: u64 = 1 << 47;
 }

@@ -440,15 +440,19 @@ impl Cache {
     }
 
     /// Does `work`; where the store is full, makes room off the lock and does it again.
-    fn with_way(&self, store: &Store, work: impl Fn() -> Result<()>) -> Result<()> {
-        let start = Instant::now();
+    pub(super) fn with_way(
+        &self,
+        store: &Store,
+        mut work: impl FnMut() -> Result<()>,
+    ) -> Result<()> {
+        let mut start = None;
         loop {
             match work() {
                 // Others may take the room that was made: not for ever.
                 Err(Error::Full {
                     needed_bytes,
                     limit_bytes,
-                }) if start.elapsed() < WAY_PATIENCE => {
+                }) if start.get_or_insert_with(Instant::now).elapsed() < WAY_PATIENCE => {
                     if !store.make_way(needed_bytes)? {
                         return Err(Error::Full {
                             needed_bytes,

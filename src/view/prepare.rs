@@ -124,19 +124,7 @@ pub(crate) fn reader(
     if (head.len() as u64) < large {
         let len = head.len() as u64;
         let prepared = bytes(store, &head, options, store.now_ms())?;
-        let owned = Cow::Owned(prepared.bytes.into_owned());
-        return Ok((
-            Prepared {
-                bytes: owned,
-                zstd: prepared.zstd,
-                stream: prepared.stream,
-                kind: prepared.kind,
-                expires_ms: prepared.expires_ms,
-                sliding_ms: prepared.sliding_ms,
-                cost_s: prepared.cost_s,
-            },
-            len,
-        ));
+        return Ok((prepared.into_owned(), len));
     }
     let kind = kind_of(options)?;
     let mut stream = Stream::begin(store)?;
@@ -210,6 +198,26 @@ impl Prepared<'_> {
             self.bytes = Cow::Owned(packed);
         }
         Ok(())
+    }
+
+    /// The same, with bytes of its own.
+    pub(crate) fn into_owned(self) -> Prepared<'static> {
+        Prepared {
+            bytes: Cow::Owned(self.bytes.into_owned()),
+            zstd: self.zstd,
+            stream: self.stream,
+            kind: self.kind,
+            expires_ms: self.expires_ms,
+            sliding_ms: self.sliding_ms,
+            cost_s: self.cost_s,
+        }
+    }
+
+    /// It was stored: its file, if it has one, stays.
+    pub(crate) fn keep(self) {
+        if let Some(stream) = self.stream {
+            stream.0.keep();
+        }
     }
 
     pub(crate) fn apart(&self) -> Option<Apart> {

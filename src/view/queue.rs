@@ -101,7 +101,7 @@ fn item(state: &State, key: &[u8]) -> Result<Option<Payload>> {
         return Ok(None);
     };
     // A value set over an item stays in the queue.
-    Ok((payload.is_item || state.is_over_item(key)?).then_some(payload))
+    Ok((payload.is_item || state.is_over_item(MAIN_SPACE, key)?).then_some(payload))
 }
 
 fn range_of(state: &State, prefix: Option<&[u8]>) -> Result<Range> {

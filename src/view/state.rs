@@ -14,13 +14,14 @@ use crate::engine::change::{Change, Payload};
 use crate::engine::cull::Spared;
 use crate::engine::large::Stream;
 use crate::engine::quota::quota_key;
-use crate::engine::store::{Held, INNER_SPACE, MAIN_SPACE, Store};
+use crate::engine::store::{Held, INNER_SPACE, MAIN_SPACE, Proof, Store};
 use crate::engine::tags::{tag_id_key, tag_key};
 use crate::error::{Error, Result};
 use crate::format::header as layout;
 use crate::format::record::{flag, tags_of};
 use crate::limits::TAGS_MAX;
 use crate::part::bell::Bell;
+use crate::view::deque::shape::Shape;
 use crate::view::options::SetOptions;
 use crate::view::prepare::{self, Prepared};
 use crate::view::value::{Number, Value, ValueKind};
@@ -38,6 +39,8 @@ pub(crate) struct State {
     quotas: Vec<(u32, u64)>,
     /// Who waits for what this changes is woken once it is committed.
     rings: Vec<Bell>,
+    /// The deques it works on, by their front space, as they are now.
+    pub(crate) deques: Vec<(u32, Shape)>,
     pub(crate) now_ms: u64,
 }
 
@@ -117,8 +120,14 @@ impl State {
             new_tags: HashMap::new(),
             quotas: Vec::new(),
             rings: Vec::new(),
+            deques: Vec::new(),
             now_ms: store.now_ms(),
         })
+    }
+
+    /// The lock's parts for the engine's calls.
+    pub(crate) fn held(&mut self) -> (&Store, &mut Proof) {
+        self.held.parts()
     }
 
     /// Makes all changes happen, and tells those who wait for them.
@@ -246,19 +255,17 @@ impl State {
     }
 
     /// Whether this transaction sets a key over an item of a queue.
-    pub(crate) fn is_over_item(&self, key: &[u8]) -> Result<bool> {
-        let hash = self.store.hash.of(MAIN_SPACE, key);
+    pub(crate) fn is_over_item(&self, space: u32, key: &[u8]) -> Result<bool> {
+        let hash = self.store.hash.of(space, key);
         let Some(index) = self
-            .index_of(MAIN_SPACE, key, hash)
+            .index_of(space, key, hash)
             .filter(|&index| !self.changes[index].fresh)
         else {
             return Ok(false);
         };
         let change = &self.changes[index];
         let mut buffer = Vec::new();
-        let below = self
-            .store
-            .find(MAIN_SPACE, &change.key, hash, &mut buffer)?;
+        let below = self.store.find(space, &change.key, hash, &mut buffer)?;
         Ok(below.is_some_and(|hit| hit.head.flags & flag::ITEM != 0))
     }
 
@@ -432,7 +439,8 @@ impl State {
         Ok(())
     }
 
-    fn inner_payload(&self, value: Vec<u8>) -> Payload {
+    /// Plain bytes that never expire.
+    pub(crate) fn inner_payload(&self, value: Vec<u8>) -> Payload {
         Payload {
             value_kind: 0,
             value,
@@ -490,6 +498,11 @@ impl State {
         let hash = self.store.hash.of(space, key);
         self.index_of(space, key, hash)
             .map(|index| &self.changes[index])
+    }
+
+    /// Whether it has changed anything in a space.
+    pub(crate) fn changes(&self, space: u32) -> bool {
+        self.changes.iter().any(|change| change.space == space)
     }
 
     /// The transaction's own sets, in the order in which new ones would be inserted.

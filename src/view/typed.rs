@@ -428,7 +428,7 @@ impl<K: Key, V, C: Codec<V>> Typed<K, V, C> {
     }
 }
 
-fn as_typed<V, C: Codec<V>>(options: &SetOptions) -> SetOptions {
+pub(super) fn as_typed<V, C: Codec<V>>(options: &SetOptions) -> SetOptions {
     const {
         assert!(
             C::ID <= CODEC_ID_MAX,
@@ -438,7 +438,7 @@ fn as_typed<V, C: Codec<V>>(options: &SetOptions) -> SetOptions {
     options.clone().kind(ValueKind::Typed(C::ID))
 }
 
-fn bytes_of<Q: Key + ?Sized>(key: &Q) -> Result<Vec<u8>> {
+pub(super) fn bytes_of<Q: Key + ?Sized>(key: &Q) -> Result<Vec<u8>> {
     let mut bytes = Vec::new();
     key.encode(&mut bytes)?;
     Ok(bytes)
