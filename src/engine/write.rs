@@ -90,6 +90,7 @@ impl Store {
             seq,
             order: old.map_or(seq, |old| old.order),
             batch: None,
+            untags: old_tags.ids().iter().any(|id| !draft.tags.contains(id)),
         };
         self.append(proof, &room, draft, standing, hash);
 
@@ -239,6 +240,8 @@ impl Store {
                 seq,
                 order: seq,
                 batch: None,
+                // Of a damaged one nobody knows.
+                untags: old.is_none_or(|old| old.tag_count > 0),
             },
             hash,
         );
@@ -288,6 +291,7 @@ impl Store {
                 seq,
                 order: seq,
                 batch: None,
+                untags: false,
             },
             0,
         );
