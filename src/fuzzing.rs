@@ -6,6 +6,7 @@ use crate::engine::walk::{Next, Walk};
 use crate::format::header::FORMAT_VERSION;
 use crate::format::key::{Key, KeyPart};
 use crate::format::name::Name;
+use crate::format::names;
 use crate::format::pack;
 use crate::format::record::{self, Record};
 use crate::format::seed::Seed;
@@ -27,6 +28,7 @@ pub fn record_decode(bytes: &[u8]) {
             assert!(record.value_at() + record.value().len() <= mended.len());
             let _ = (
                 record.kills().count(),
+                names::from_rows(record.key()).map_or(0, |names| names.len()),
                 record.durable_seq(),
                 record.head.len(),
                 record.head.volume(),

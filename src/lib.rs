@@ -54,6 +54,8 @@ pub use limits::{
 pub use os::clock::{Clock, ManualClock, SystemClock};
 pub use os::raw::Mapped;
 pub use policy::{CullPolicy, Policy};
+#[cfg(feature = "tokio")]
+pub use view::async_cache::{AsyncCache, AsyncIter, AsyncWatch};
 pub use view::builder::Builder;
 pub use view::cache::Cache;
 pub use view::cache_upkeep::{TagIter, TagMatch, TagUsage};
@@ -71,3 +73,4 @@ pub use view::transaction::Transaction;
 pub use view::typed::{Typed, TypedEntry};
 pub use view::unpack::{UnpackOptions, UnpackProgress, UnpackReport};
 pub use view::value::{CODEC_ID_MAX, Description, Entry, Number, Value, ValueKind};
+pub use view::watch::{Change, ChangeKind, Gap, GapCause, Watch, WatchEvent, WatchFilter};

@@ -58,6 +58,7 @@ pub(crate) enum Command {
     Incr(Incr),
     /// List keys, oldest first, one a line.
     Ls(Ls),
+    Watch(Watch),
     /// Show what the store holds and what was done with it.
     Stats(Stats),
     /// Show the store's settings, or change some for every process.
@@ -131,6 +132,7 @@ impl Command {
             }
             Self::Get(_)
             | Self::Ls(_)
+            | Self::Watch(_)
             | Self::Tags(_)
             | Self::Stats(_)
             | Self::Settings(_)
@@ -229,6 +231,31 @@ pub(crate) struct Ls {
     #[arg(long, value_name = "N")]
     pub(crate) limit: Option<usize>,
     /// One JSON object a line: key, size (bytes), kind, tags, expires_at, stored_at.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// Show what any process changes, a line a change, until Ctrl-C.
+///
+/// A line is a position, `set`, `deleted`, `expired`, `culled`, `evicted` or `cleared`, and the key as `ls`
+/// shows it. Where changes cannot be told it is a position, `gap`, and why. Each line is written at once.
+/// To go on later, give the position of the last line to --from. What expires is told when it is removed.
+#[derive(Debug, Args)]
+#[command(verbatim_doc_comment)]
+pub(crate) struct Watch {
+    /// Only keys that begin so.
+    #[arg(long, value_name = "P", conflicts_with = "tag")]
+    pub(crate) prefix: Option<OsString>,
+    /// Only entries that have this tag, or may have had it until the change.
+    #[arg(long, value_name = "T")]
+    pub(crate) tag: Option<OsString>,
+    /// Begin behind this position instead of now; 0: with all that the log still has.
+    #[arg(long, value_name = "SEQ")]
+    pub(crate) from: Option<u64>,
+    /// End after so long (500ms, 5s, 1m; 0: when all there is was told).
+    #[arg(long, value_name = "D", value_parser = time::parse_span)]
+    pub(crate) timeout: Option<Duration>,
+    /// One JSON object a line: seq, kind, key, tags; of a gap seq, kind, from, cause, removed.
     #[arg(long)]
     pub(crate) json: bool,
 }

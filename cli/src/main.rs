@@ -9,6 +9,7 @@ mod escape;
 mod export;
 mod failure;
 mod import;
+mod interrupt;
 mod listing;
 mod maintain;
 mod memo;
@@ -20,6 +21,7 @@ mod time;
 mod tree;
 mod unpack;
 mod upkeep;
+mod watch;
 
 use std::process::ExitCode;
 
@@ -78,6 +80,7 @@ fn run(cli: Cli) -> Result<Answer> {
         Command::Touch(args) => entries::touch(&place, &args, escaped),
         Command::Incr(args) => entries::incr(&place, &args, escaped),
         Command::Ls(args) => listing::ls(&place, &args, escaped),
+        Command::Watch(args) => watch::watch(&place, &args, escaped),
         Command::Stats(args) => upkeep::stats(&place, &args),
         Command::Settings(args) => upkeep::settings(&place, &args),
         Command::Clear => upkeep::clear(&place),

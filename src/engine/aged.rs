@@ -5,11 +5,13 @@
 
 use std::collections::HashMap;
 
+use crate::engine::doomed::Doomed;
 use crate::engine::reclaim::There;
 use crate::engine::store::{MAIN_SPACE, Proof, Store, stat};
 use crate::error::Result;
 use crate::format::bucket::Place;
 use crate::format::header::state;
+use crate::format::names::Cause;
 use crate::format::segment::SummaryKind;
 use crate::part::segment::Line;
 use crate::part::segments::{self, Row};
@@ -78,7 +80,7 @@ impl Store {
             return Ok(None);
         };
         let mut known = known;
-        let mut victims = Vec::new();
+        let mut victims = Doomed::new(self, Cause::Culled);
         if self.find_aged(&row, &mut known, now_ms, &mut victims)? {
             aged.known.insert(row.id, known);
         } else {
@@ -95,7 +97,7 @@ impl Store {
         row: &Row,
         known: &mut Known,
         now_ms: u64,
-        victims: &mut Vec<(u64, u64)>,
+        victims: &mut Doomed,
     ) -> Result<bool> {
         let segment = self.segments.must_get(&self.files, &self.dir, row.slot)?;
         let mut buffer = Vec::new();
@@ -135,7 +137,7 @@ impl Store {
                 known.stored_s = known.stored_s.min(u64::from(head.stored_s));
             } else {
                 let key = &buffer[head.key_at..][..head.key_len];
-                victims.push((self.hash.of(MAIN_SPACE, key), head.seq));
+                victims.push(self.hash.of(MAIN_SPACE, key), &head, &buffer);
             }
         }
         Ok(known.lines >= end)

@@ -365,6 +365,8 @@ impl Store {
                 seq,
                 order,
                 batch: Some((previous, n + 1 == found.len())),
+                untags: one.damaged.is_some()
+                    || one.old_tags.iter().any(|id| !draft.tags.contains(id)),
             };
             draft.encode(room.segment.seed, at, standing, &mut proof.scratch);
             let hash = changes.hash(one.n);

@@ -9,12 +9,14 @@ use std::hash::{BuildHasher, Hasher};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use crate::engine::doomed::Doomed;
 use crate::engine::reclaim::{Fate, Step};
 use crate::engine::room::Lane;
 use crate::engine::store::{MAIN_SPACE, Proof, Store, stat};
 use crate::error::Result;
 use crate::format::bucket::{self, is_whole};
 use crate::format::header::{self as layout, space, state};
+use crate::format::names::Cause;
 use crate::format::record::{Head, Kind};
 use crate::format::stamp::Stamp;
 use crate::part::keymap::Keymap;
@@ -308,7 +310,7 @@ impl Store {
                 ranked.push((policy.rank(&candidate), word));
             }
             ranked.sort_unstable_by_key(|(rank, _)| std::cmp::Reverse(*rank));
-            let mut victims = Vec::new();
+            let mut victims = Doomed::new(self, Cause::Culled);
             for (_, word) in ranked {
                 if victims.len() >= take {
                     break;
@@ -319,7 +321,7 @@ impl Store {
                 let is_ours = head.options.space == MAIN_SPACE && head.kind == Kind::Set;
                 if is_ours && !spared.0.contains(&head.seq) {
                     let key = &buffer[head.key_at..][..head.key_len];
-                    victims.push((self.hash.of(MAIN_SPACE, key), head.seq));
+                    victims.push(self.hash.of(MAIN_SPACE, key), &head, &buffer);
                 }
             }
             let gone = self.kill(proof, &victims)?;

@@ -4,10 +4,12 @@
 //! walks a list from its first block on and takes block by block away; an entry that got the tag after
 //! the eviction began is posted again. Costs by the entries that have the tag.
 
+use crate::engine::doomed::Naming;
 use crate::engine::kill::Version;
 use crate::engine::read::Hit;
 use crate::engine::store::{Proof, Store, stat};
 use crate::error::{Error, Result};
+use crate::format::names::Cause;
 use crate::format::record::tags_of;
 use crate::limits::RETRIES_MAX;
 use crate::part::keymap::Keymap;
@@ -66,6 +68,7 @@ impl Store {
         }
         let mut cells = Vec::new();
         let mut victims: Vec<Version> = Vec::new();
+        let mut naming = Naming::new(self, Cause::Evicted);
         // By block, what stays.
         let mut again: Vec<Vec<Posting>> = Vec::new();
         let mut buffer = Vec::new();
@@ -102,10 +105,11 @@ impl Store {
                 version.seq() > newest || victims.iter().all(|other| other.seq() != version.seq());
             newest = newest.max(version.seq());
             if is_new {
+                naming.push(Cause::Evicted, &hit.head, &buffer);
                 victims.push(version);
             }
         }
-        let gone = self.kill_versions(proof, &victims)?;
+        let gone = self.kill_versions(proof, &victims, &naming)?;
         self.count(stat::EVICTED, gone);
         eviction.cells -= eviction.cells.min(cells.len() as u64);
         let mut moved = false;

@@ -3,9 +3,11 @@
 //! A list is walked from its first block on: what is due goes, by one kill list; what is not is posted
 //! again, nearer; what is no longer there is passed over. Owns how far the lists were walked.
 
+use crate::engine::doomed::Doomed;
 use crate::engine::store::{Proof, Store, stat};
 use crate::error::Result;
 use crate::format::header as layout;
+use crate::format::names::Cause;
 use crate::part::lists::{self, CELLS, LEVEL_BITS, LEVELS, List, Posting, row};
 
 /// Blocks of one step, at most.
@@ -86,7 +88,7 @@ impl Store {
     fn expire_block(&self, proof: &mut Proof, list: List, now_ms: u64, most: u64) -> Result<u64> {
         let mut cells = Vec::with_capacity(CELLS as usize);
         lists::cells_from_first(&self.files, list, 1, &mut cells)?;
-        let mut victims = Vec::new();
+        let mut victims = Doomed::new(self, Cause::Expired);
         let mut later: Vec<(u64, Posting)> = Vec::new();
         let (mut here, mut elsewhere) = (Vec::new(), Vec::new());
         let mut buffer = Vec::new();
@@ -102,7 +104,7 @@ impl Store {
             } else {
                 let key = hit.key(&buffer);
                 let hash = self.hash.of(hit.head.options.space, key);
-                victims.push((hash, hit.head.seq));
+                victims.push(hash, &hit.head, &buffer);
             }
         }
         let removed = self.kill(proof, &victims)?;

@@ -2,14 +2,16 @@
 //!
 //! Rolled forward like a batch, one journalled step an entry.
 
+use crate::engine::doomed::{Doomed, Naming};
 use crate::engine::ledger::{Ledger, Replaced};
 use crate::engine::postings::tag_steps;
 use crate::engine::read::Hit;
 use crate::engine::room::{Lane, Room};
 use crate::engine::store::{Proof, Store};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::format::bucket::{self, Place, is_whole};
 use crate::format::header::{self as layout, Address};
+use crate::format::names::{NAMES_MAX, rows_len, to_rows};
 use crate::format::record::{Draft, Kind, Standing, tags_of};
 use crate::format::segment::Summary;
 use crate::part::keymap::Keymap;
@@ -68,31 +70,56 @@ impl Version {
 }
 
 impl Store {
-    /// Removes the listed versions, by one record. Returns how many entries went.
-    pub(crate) fn kill(&self, proof: &mut Proof, victims: &[(u64, u64)]) -> Result<u64> {
-        self.kill_all(proof, victims, &[])
+    /// Removes the listed versions. Returns how many entries went.
+    pub(crate) fn kill(&self, proof: &mut Proof, doomed: &Doomed) -> Result<u64> {
+        self.kill_all(proof, &doomed.pairs, &[], &doomed.naming)
     }
 
-    /// As [`Store::kill`], for versions whose words are known.
-    pub(crate) fn kill_versions(&self, proof: &mut Proof, versions: &[Version]) -> Result<u64> {
+    /// As [`Store::kill`], for versions whose words are known; `naming` has their names, if any.
+    pub(crate) fn kill_versions(
+        &self,
+        proof: &mut Proof,
+        versions: &[Version],
+        naming: &Naming,
+    ) -> Result<u64> {
         let victims: Vec<_> = versions
             .iter()
             .map(|version| (version.hash, version.old.seq))
             .collect();
-        self.kill_all(proof, &victims, versions)
+        self.kill_all(proof, &victims, versions, naming)
     }
 
+    /// By as many records as it takes.
     fn kill_all(
         &self,
         proof: &mut Proof,
-        victims: &[(u64, u64)],
-        versions: &[Version],
+        mut victims: &[(u64, u64)],
+        mut versions: &[Version],
+        naming: &Naming,
     ) -> Result<u64> {
+        let mut names = naming.names();
         let mut removed = 0;
-        for (n, victims) in victims.chunks(VICTIMS_AT_ONCE).enumerate() {
-            let versions = versions.get(n * VICTIMS_AT_ONCE..).unwrap_or_default();
-            let versions = &versions[..versions.len().min(victims.len())];
-            removed += self.kill_some(proof, victims, versions)?;
+        while !victims.is_empty() {
+            let mut count = victims.len().min(VICTIMS_AT_ONCE);
+            let mut len = 0;
+            if let Some(over) = names.iter().take(count).position(|name| {
+                len += rows_len(name.len());
+                len > NAMES_MAX
+            }) {
+                count = over;
+            }
+            let (some, rest) = victims.split_at(count);
+            let (known, unknown) = versions.split_at(count.min(versions.len()));
+            let (named, unnamed) = names.split_at(count.min(names.len()));
+            let named = to_rows(named.iter().map(Vec::as_slice));
+            removed += match self.kill_some(proof, some, known, (naming, &named)) {
+                // What is kept free for removing is not for names: whoever watches is told of a gap.
+                Err(Error::Full { .. } | Error::NoSpace { .. }) if !named.is_empty() => {
+                    self.kill_some(proof, some, known, (naming, &[]))?
+                }
+                done => done?,
+            };
+            (victims, versions, names) = (rest, unknown, unnamed);
         }
         Ok(removed)
     }
@@ -102,6 +129,7 @@ impl Store {
         proof: &mut Proof,
         victims: &[(u64, u64)],
         versions: &[Version],
+        (naming, names): (&Naming, &[u8]),
     ) -> Result<u64> {
         let known = versions.iter().filter(|one| one.old.apart.is_some());
         let graves = if versions.is_empty() {
@@ -117,11 +145,13 @@ impl Store {
             .collect();
         let draft = Draft {
             kind: Kind::Kill,
+            value_kind: naming.cause as u8,
+            key: names,
             value: &value,
             ..self.blank_draft()
         };
         let len = draft.len(false) as u64;
-        let room = self.room(proof, Lane::Log, len, 1, true)?;
+        let room = self.room(proof, Lane::Log, len, 1, names.is_empty())?;
         let seq = self.committed() + 1;
         proof.dirty = true;
         proof.scratch.clear();
@@ -132,6 +162,7 @@ impl Store {
                 seq,
                 order: seq,
                 batch: None,
+                untags: false,
             },
             &mut proof.scratch,
         );

@@ -25,6 +25,7 @@ use crate::error::{Error, Result};
 use crate::format::bucket::{self, BUCKET_LEN, KNOWN_MASK, Place, is_whole, known_hash};
 use crate::format::header::{self as layout, row, space, state};
 use crate::format::name::Name;
+use crate::format::names::Cause;
 use crate::format::record::{Draft, Kind, Standing, tags_of};
 use crate::format::segment::SegmentHead;
 use crate::limits::SPACES_MAX;
@@ -194,7 +195,9 @@ impl Store {
         for row in &log.missing {
             self.forget_row(row)?;
         }
-        if !log.is_complete() || !log.bad_values.is_empty() || !wanted.lost.is_empty() {
+        let has_losses =
+            !log.is_complete() || !log.bad_values.is_empty() || !wanted.lost.is_empty();
+        if has_losses {
             report.laid_to_rest = self.lay_to_rest(proof, &log, &wanted)?;
         }
         let mut by_segment: HashMap<u64, Vec<&Seen>> = HashMap::new();
@@ -234,6 +237,10 @@ impl Store {
         self.settle_log(proof)?;
         self.set_strangers_aside(&wanted, timeout, report)?;
         report.lost.clone_from(&wanted.lost);
+        if has_losses {
+            // Whoever watches is told that not everything was told.
+            self.append_kills(proof, &[])?;
+        }
         if self.logged_settings().is_err() {
             self.write_settings(proof, &self.settings()?)?;
         }
@@ -729,7 +736,7 @@ impl Store {
     }
 
     /// A kill list of versions no word leads to.
-    fn append_kills(&self, proof: &mut Proof, pairs: &[(u64, u64)]) -> Result<()> {
+    pub(crate) fn append_kills(&self, proof: &mut Proof, pairs: &[(u64, u64)]) -> Result<()> {
         let value: Vec<u8> = pairs
             .iter()
             .flat_map(|(hash, seq)| [hash.to_le_bytes(), seq.to_le_bytes()])
@@ -737,6 +744,7 @@ impl Store {
             .collect();
         let draft = Draft {
             kind: Kind::Kill,
+            value_kind: Cause::Repaired as u8,
             value: &value,
             ..self.blank_draft()
         };
@@ -747,6 +755,7 @@ impl Store {
             seq,
             order: seq,
             batch: None,
+            untags: false,
         };
         self.append(proof, &room, &draft, standing, 0);
         let place = Place {
@@ -796,6 +805,7 @@ impl Store {
     /// A row whose segment is needed no more is free.
     fn forget_row(&self, row: &Row) -> Result<()> {
         let mut ledger = Ledger::new(&self.files);
+        self.note_lost(&mut ledger, row)?;
         for field in [row::STATE, row::LIVE, row::DEAD_SEQ, row::LINES, row::ID] {
             ledger.journal.put(row_at(row.slot, field), 0);
         }

@@ -4,9 +4,11 @@
 //! tag, what got it first. Never looks at an entry without the tag.
 
 use crate::engine::cull::Spared;
+use crate::engine::doomed::Naming;
 use crate::engine::kill::Version;
 use crate::engine::store::{Proof, Store, stat};
 use crate::error::Result;
+use crate::format::names::Cause;
 use crate::format::record::tags_of;
 use crate::part::lists::{self, CELLS, List, row};
 
@@ -46,6 +48,7 @@ impl Store {
             let mut excess = bytes - quota;
             let mut is_enough = false;
             let mut victims = Vec::new();
+            let mut naming = Naming::new(self, Cause::Culled);
             let mut stay = Vec::new();
             let mut buffer = Vec::new();
             for posting in first {
@@ -66,9 +69,10 @@ impl Store {
                     continue;
                 }
                 excess = excess.saturating_sub(hit.head.volume());
+                naming.push(Cause::Culled, &hit.head, &buffer);
                 victims.push(version);
             }
-            let some = self.kill_versions(proof, &victims)?;
+            let some = self.kill_versions(proof, &victims, &naming)?;
             self.count(stat::CULLED, some);
             gone += some;
             if is_enough {

@@ -397,6 +397,7 @@ impl Store {
             last_file.unwrap_or(0).min(u64::MAX / 2) + 1,
         );
         header.put(layout::COMMITTED_AT, scan.end_seq);
+        self.put_feed_lost(scan.hole_seq);
         header.put(layout::LIFE_SEQ_AT, scan.end_seq + 1);
         let mut dead: HashMap<u16, u64> = HashMap::new();
         let mut ends: HashMap<u16, u64> = HashMap::new();
@@ -481,7 +482,12 @@ impl Store {
         header.put(layout::UNSYNCED_AT, header.number(layout::NEXT_FILE_AT) - 1);
         let held = &mut self.lock_now()?;
         let (store, proof) = held.parts();
-        store.append_mark(proof, scan.end_seq)
+        store.append_mark(proof, scan.end_seq)?;
+        if scan.has_losses || scan.seen.iter().any(|seen| seen.is_damaged) {
+            // Whoever watches is told that not everything was told.
+            store.append_kills(proof, &[])?;
+        }
+        Ok(())
     }
 
     /// Old derived files, streams nobody writes any more, and value files no record names.

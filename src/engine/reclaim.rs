@@ -8,14 +8,16 @@
 
 use std::sync::atomic::Ordering;
 
+use crate::engine::doomed::{Doomed, Naming};
 use crate::engine::kill::{TAGS_AT_ONCE, untag};
 use crate::engine::ledger::{Ledger, Replaced, volume_of};
 use crate::engine::room::Lane;
 use crate::engine::store::{MAIN_SPACE, Proof, Store, stat};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::format::bucket::{self, Place, is_whole};
 use crate::format::header::{self as layout, Address, row, state};
 use crate::format::name::Name;
+use crate::format::names::{Cause, to_rows};
 use crate::format::record::{Draft, Head, Kind, Record, Standing, tags_of};
 use crate::format::segment::{Summary, SummaryKind};
 use crate::format::stamp::Stamp;
@@ -121,6 +123,7 @@ impl Store {
             ..Step::default()
         };
         let mut victims: Vec<Victim> = Vec::new();
+        let mut naming = Naming::new(self, Cause::Expired);
         let mut graves = 0;
         let now_ms = self.now_ms();
         let mut buffer = Vec::new();
@@ -130,6 +133,7 @@ impl Store {
             && step.kept_bytes < KEPT_BYTES_PER_STEP
             && victims.len() < GONE_PER_STEP
             && graves < layout::GRAVES
+            && !naming.is_enough()
         {
             if step.next >= lines {
                 step.is_over = true;
@@ -185,6 +189,14 @@ impl Store {
                                 if is_probation && is_live {
                                     self.remember_culled(hash)?;
                                 }
+                                let cause = match is_live {
+                                    true => Cause::Culled,
+                                    false => Cause::Expired,
+                                };
+                                naming.push(cause, &head, &buffer);
+                                if is_live {
+                                    naming.cause = cause;
+                                }
                                 victims.push(Victim {
                                     address,
                                     hash,
@@ -220,9 +232,9 @@ impl Store {
         if let (false, Some(from), Some(upto)) = (victims.is_empty(), begin, upto) {
             // A drop would make what is damaged there seem never to have been.
             if has_damage {
-                self.kill_victims(proof, &victims)?;
+                self.kill_victims(proof, &victims, naming)?;
             } else {
-                self.drop_victims(proof, target, from..upto, &victims)?;
+                self.drop_victims(proof, target, from..upto, (&victims, &naming))?;
             }
         }
         // Sealed during this very step, with more records: the walk goes on with those.
@@ -350,6 +362,7 @@ impl Store {
             seq,
             order: head.order,
             batch: None,
+            untags: false,
         };
         self.append(proof, &room, &draft, standing, hash);
         let to = Place {
@@ -455,6 +468,7 @@ impl Store {
             seq,
             order: seq,
             batch: None,
+            untags: false,
         };
         self.append(proof, &room, &draft, standing, 0);
         let to = Place {
@@ -474,12 +488,12 @@ impl Store {
     }
 
     /// Removes the victims by a kill list.
-    fn kill_victims(&self, proof: &mut Proof, victims: &[Victim]) -> Result<()> {
-        let pairs: Vec<_> = victims
+    fn kill_victims(&self, proof: &mut Proof, victims: &[Victim], naming: Naming) -> Result<()> {
+        let pairs = victims
             .iter()
             .map(|victim| (victim.hash, victim.old.seq))
             .collect();
-        self.kill(proof, &pairs)?;
+        self.kill(proof, &Doomed { pairs, naming })?;
         Ok(())
     }
 
@@ -489,7 +503,7 @@ impl Store {
         proof: &mut Proof,
         target: &Row,
         range: std::ops::Range<u64>,
-        victims: &[Victim],
+        (victims, naming): (&[Victim], &Naming),
     ) -> Result<()> {
         let graves = victims.iter().filter(|one| one.old.apart.is_some());
         self.make_graves(proof, graves.count() as u64)?;
@@ -510,18 +524,30 @@ impl Store {
                 value.extend_from_slice(&victim.old.seq.to_le_bytes());
             }
         }
-        let draft = Draft {
+        let names = to_rows(naming.names().iter().map(Vec::as_slice));
+        let mut draft = Draft {
             kind: Kind::Drop,
+            value_kind: naming.cause as u8,
+            key: &names,
             value: &value,
             ..self.blank_draft()
         };
-        let len = draft.len(false) as u64;
-        let room = self.room(proof, Lane::Log, len, 1, true)?;
+        let mut len = draft.len(false) as u64;
+        let room = match self.room(proof, Lane::Log, len, 1, names.is_empty()) {
+            // What is kept free for removing is not for names: whoever watches is told of a gap.
+            Err(Error::Full { .. } | Error::NoSpace { .. }) if !names.is_empty() => {
+                draft.key = &[];
+                len = draft.len(false) as u64;
+                self.room(proof, Lane::Log, len, 1, true)?
+            }
+            room => room?,
+        };
         let seq = self.committed() + 1;
         let standing = Standing {
             seq,
             order: seq,
             batch: None,
+            untags: false,
         };
         self.append(proof, &room, &draft, standing, 0);
         let place = Place {
@@ -657,8 +683,8 @@ impl Store {
         let _ = proof;
         let header = &self.files.header;
         let marked = self.marked_durably();
-        let mut rows = segments::rows(&self.files)?;
-        rows.retain(|row| row.is(state::EMPTY) && row.live <= marked);
+        let mut rows = self.empty_rows()?;
+        rows.retain(|row| row.live <= marked);
         if rows.is_empty() {
             return Ok(0);
         }
@@ -672,6 +698,7 @@ impl Store {
             let bytes = self.dir.stat(name)?.map_or(0, |stat| stat.disk);
             header.put(layout::UNMAKING_AT, layout::checked_id(row.id));
             let mut ledger = Ledger::new(&self.files);
+            self.note_lost(&mut ledger, &row)?;
             for field in [row::STATE, row::LIVE, row::DEAD_SEQ, row::LINES, row::ID] {
                 ledger.journal.put(row_at(row.slot, field), 0);
             }
@@ -692,12 +719,25 @@ impl Store {
 
     /// Bytes of segments that wait for their emptying to be durable.
     pub(crate) fn empty_bytes(&self) -> Result<u64> {
-        let rows = segments::rows(&self.files)?;
-        Ok(rows
-            .iter()
-            .filter(|row| row.is(state::EMPTY))
-            .map(allocated)
-            .sum())
+        Ok(self.empty_rows()?.iter().map(allocated).sum())
+    }
+
+    /// Empty segments that may go once that is durable. While somebody watches, and there is room without
+    /// it, the one of the log that was sealed last may not: who keeps up has read it before another is.
+    fn empty_rows(&self) -> Result<Vec<Row>> {
+        let mut rows = segments::rows(&self.files)?;
+        let has_room = || self.disk_bytes() + self.segment_size() <= self.limit();
+        if self.is_watched() && has_room() {
+            let tail = Place::from_bits(self.files.header.get(layout::TAIL_AT));
+            let mut sealed = rows
+                .iter()
+                .rev()
+                .filter(|row| !row.is_copies() && tail.is_none_or(|tail| tail.slot != row.slot));
+            let newest = sealed.next().map(|row| row.id);
+            rows.retain(|row| Some(row.id) != newest);
+        }
+        rows.retain(|row| row.is(state::EMPTY));
+        Ok(rows)
     }
 
     /// Makes what was emptied durable, says so in the log, and removes the files. Off the lock; syncs.

@@ -56,6 +56,8 @@ pub(crate) struct Scan {
     pub(crate) kills: HashMap<u64, u64>,
     /// The newest sequence of the log.
     pub(crate) end_seq: u64,
+    /// The highest sequence up to the end that no record has: of a segment that has gone.
+    pub(crate) hole_seq: u64,
     /// Something below the end is missing without a trace.
     pub(crate) has_losses: bool,
     /// Of each segment: records, and the byte behind the last one.
@@ -97,6 +99,7 @@ pub(crate) fn scan(
     };
     cut(dir, segments, &mut all, known, &mut scan)?;
     drop_open_batch(&mut all, &mut scan);
+    scan.hole_seq = hole(&all, scan.end_seq);
     scan.kills = kills(dir, segments, &all)?;
     let drops = drops(dir, segments, &all)?;
     for seen in &mut all {
@@ -356,6 +359,18 @@ fn cut(
         scan.has_losses = true;
     }
     Ok(())
+}
+
+/// The highest sequence up to `end` that none of `all`, ascending, has; 0: there is none.
+fn hole(all: &[Seen], end: u64) -> u64 {
+    let mut above = end + 1;
+    for seen in all.iter().rev() {
+        if seen.seq + 1 < above {
+            break;
+        }
+        above = above.min(seen.seq);
+    }
+    above - 1
 }
 
 /// Whether a large value's file is what its record names: it may not have reached the disk.

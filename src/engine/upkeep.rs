@@ -68,7 +68,7 @@ pub struct UpkeepReport {
 pub(crate) type Watch<'w> = &'w mut dyn FnMut(&UpkeepReport) -> ControlFlow<()>;
 
 impl Store {
-    fn limit(&self) -> u64 {
+    pub(crate) fn limit(&self) -> u64 {
         self.files.header.setting(setting::SIZE_LIMIT)
     }
 

@@ -90,6 +90,7 @@ impl Store {
             seq,
             order: old.map_or(seq, |old| old.order),
             batch: None,
+            untags: old_tags.ids().iter().any(|id| !draft.tags.contains(id)),
         };
         self.append(proof, &room, draft, standing, hash);
 
@@ -244,6 +245,8 @@ impl Store {
                 seq,
                 order: seq,
                 batch: None,
+                // Of a damaged one nobody knows.
+                untags: old.is_none_or(|old| old.tag_count > 0),
             },
             hash,
         );
@@ -293,6 +296,7 @@ impl Store {
                 seq,
                 order: seq,
                 batch: None,
+                untags: false,
             },
             0,
         );

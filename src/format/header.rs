@@ -156,8 +156,13 @@ pub(crate) const COMPACTING_AT: u64 = 6936;
 pub(crate) const DENSIFYING_AT: u64 = 6952;
 /// Participant that does background maintenance, as in OWNER; 0: none.
 pub(crate) const KEEPER_AT: u64 = 6976;
+/// Somebody watches the store until then, ms since 1970 by the system's clock: what goes is logged by name.
+pub(crate) const WATCHED_UNTIL_AT: u64 = 7040;
+/// The highest sequence that a removed segment of the log may have had, with a check; 0: none was
+/// removed. See [`checked_id`].
+pub(crate) const FEED_LOST_AT: u64 = 7048;
 /// Where the words of upkeep end.
-pub(crate) const UPKEEP_END: u64 = 7040;
+pub(crate) const UPKEEP_END: u64 = 7104;
 
 /// Named spaces: see [`space`].
 pub(crate) const SPACES_AT: u64 = 32768;

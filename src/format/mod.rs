@@ -4,6 +4,7 @@ pub(crate) mod bucket;
 pub(crate) mod header;
 pub(crate) mod key;
 pub(crate) mod name;
+pub(crate) mod names;
 pub(crate) mod pack;
 pub(crate) mod record;
 pub(crate) mod seed;

@@ -31,12 +31,13 @@ pub(crate) enum Kind {
     Set = 1,
     /// Removes the entry of its key.
     Delete = 2,
-    /// Removes the entries it lists: n x (hash u64, seq u64), each with every older version.
+    /// Removes the entries it lists: n x (hash u64, seq u64), each with every older version. Its value
+    /// kind is the cause, its key the entries' names if somebody watches (see `names`).
     Kill = 3,
     /// Says how far the log is durable: seq u64.
     Mark = 4,
     /// Removes what a segment holds between two bytes: id u64, from u64, upto u64, then pairs as in a kill
-    /// list.
+    /// list. Cause and names as there.
     Drop = 5,
 }
 
@@ -70,8 +71,10 @@ pub(crate) mod flag {
     pub(crate) const COST: u16 = 256;
     /// Pushed to a queue, not set by hand. No option.
     pub(crate) const ITEM: u16 = 512;
+    /// The version it replaces or removes had, or may have had, a tag that it has not. No option.
+    pub(crate) const UNTAGS: u16 = 1024;
     /// All that this version knows.
-    pub(crate) const ALL: u16 = 1023;
+    pub(crate) const ALL: u16 = 2047;
 }
 
 /// A large value's file.
@@ -160,6 +163,8 @@ pub(crate) struct Standing {
     pub(crate) order: u64,
     /// Of a batch: place bits of the version replaced, and whether it is the last.
     pub(crate) batch: Option<(u64, bool)>,
+    /// A tag that the version before had is gone.
+    pub(crate) untags: bool,
 }
 
 impl Draft<'_> {
@@ -189,7 +194,10 @@ impl Draft<'_> {
     pub(crate) fn encode(&self, seed: Seed, at: u64, standing: Standing, out: &mut Vec<u8>) {
         let start = out.len();
         out.reserve(self.len(standing.batch.is_some()));
-        let flags = self.flags(standing.batch);
+        let mut flags = self.flags(standing.batch);
+        if standing.untags {
+            flags |= flag::UNTAGS;
+        }
         let shape = u64::from(self.value_kind)
             | u64::from(flags) << 8
             | (self.kind as u64) << 19
@@ -415,7 +423,7 @@ impl<'a> Record<'a> {
         })
     }
 
-    #[cfg(test)]
+    /// The key, or the names of what goes.
     pub(crate) fn key(&self) -> &'a [u8] {
         &self.bytes[self.head.key_at..][..self.head.key_len]
     }
@@ -486,6 +494,7 @@ mod tests {
             seq: 12,
             order: 11,
             batch: Some((0x40_0000_0000, true)),
+            untags: true,
         };
         draft.encode(seed, at, standing, out);
         assert_eq!(out.len(), draft.len(true));

@@ -9,10 +9,12 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use crate::engine::batch::Changes;
+use crate::engine::doomed::Doomed;
 use crate::engine::store::{INNER_SPACE, MAIN_SPACE, Store};
 use crate::engine::sync;
 use crate::error::{Error, Result};
 use crate::format::header::space;
+use crate::format::names::Cause;
 use crate::format::record::{Draft, Kind, flag};
 use crate::part::order;
 use crate::part::shared::OrderFile;
@@ -267,7 +269,7 @@ impl Cache {
         let (list, mut at, end) = self.main_list(store)?;
         while let Some(list) = list.as_ref().filter(|_| at < end) {
             let step = sync::locked_for_upkeep(store, self.patience(store), |store, proof| {
-                let mut victims = Vec::new();
+                let mut victims = Doomed::new(store, Cause::Cleared);
                 let mut buffer = Vec::new();
                 while at < end && victims.len() < CLEAR_STEP {
                     let cell = order::cell_in(list, at)?;
@@ -276,7 +278,8 @@ impl Cache {
                         Ok(Some(hit)) if hit.head.order <= bound => hit,
                         _ => continue,
                     };
-                    victims.push((store.hash.of(self.space, hit.key(&buffer)), hit.head.seq));
+                    let hash = store.hash.of(self.space, hit.key(&buffer));
+                    victims.push(hash, &hit.head, &buffer);
                 }
                 store.kill(proof, &victims)
             });

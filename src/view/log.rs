@@ -144,7 +144,8 @@ impl LogIter {
             order: head.order,
             kind,
             space: head.options.space,
-            key: if is_whole {
+            // What a kill list has there are names of others.
+            key: if is_whole && matches!(head.kind, Kind::Set | Kind::Delete) {
                 bytes[head.key_at..][..head.key_len].to_vec()
             } else {
                 Vec::new()

@@ -1,5 +1,9 @@
 //! What people call: thin coats over the engine. No view knows a file.
 
+#[cfg(feature = "tokio")]
+pub(crate) mod async_cache;
+#[cfg(feature = "tokio")]
+pub(crate) mod async_turns;
 pub(crate) mod builder;
 pub(crate) mod cache;
 pub(crate) mod cache_store;
@@ -12,6 +16,7 @@ pub(crate) mod hold;
 pub(crate) mod index;
 pub(crate) mod iter;
 pub(crate) mod log;
+pub(crate) mod metrics;
 pub(crate) mod numbers;
 pub(crate) mod options;
 pub(crate) mod pack;
@@ -26,3 +31,4 @@ pub(crate) mod transaction;
 pub(crate) mod typed;
 pub(crate) mod unpack;
 pub(crate) mod value;
+pub(crate) mod watch;
