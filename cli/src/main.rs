@@ -10,6 +10,7 @@ mod export;
 mod failure;
 mod import;
 mod listing;
+mod lock;
 mod maintain;
 mod memo;
 mod pack;
@@ -97,6 +98,7 @@ fn run(cli: Cli) -> Result<Answer> {
         Command::Pack(args) => pack::pack(&place, &args, escaped),
         Command::Unpack(args) => unpack::unpack(&place, &args),
         Command::Memo(args) => memo::memo(&place, &args, escaped),
+        Command::Lock(args) => lock::lock(&place, &args, escaped),
     }
 }
 

@@ -14,7 +14,7 @@ use crate::engine::change::{Change, Payload};
 use crate::engine::cull::Spared;
 use crate::engine::large::Stream;
 use crate::engine::quota::quota_key;
-use crate::engine::store::{Held, INNER_SPACE, MAIN_SPACE, Store};
+use crate::engine::store::{Held, INNER_SPACE, MAIN_SPACE, Proof, Store};
 use crate::engine::tags::{tag_id_key, tag_key};
 use crate::error::{Error, Result};
 use crate::format::header as layout;
@@ -132,6 +132,16 @@ impl State {
             bell.ring(&store.files.header);
         }
         done
+    }
+
+    /// One change beneath this transaction: at once, and whatever becomes of it.
+    pub(crate) fn beneath<T>(
+        &mut self,
+        work: impl FnOnce(&Store, &mut Proof) -> Result<T>,
+    ) -> Result<T> {
+        self.check_fork()?;
+        let (store, proof) = self.held.parts();
+        work(store, proof)
     }
 
     /// Once this is committed, the bell rings.

@@ -416,19 +416,19 @@ impl<K: Key, V, C: Codec<V>> Typed<K, V, C> {
         Ok((K::decode(&key)?, self.read(&value)?))
     }
 
-    fn payload(&self, value: &V) -> Result<Vec<u8>> {
+    pub(super) fn payload(&self, value: &V) -> Result<Vec<u8>> {
         self.name.encode::<V, C>(value)
     }
 
     /// Every value read comes through here, and every failure is counted.
-    fn read(&self, value: &Value) -> Result<V> {
+    pub(super) fn read(&self, value: &Value) -> Result<V> {
         self.name
             .decode::<V, C>(value.kind(), value)
             .inspect_err(|_: &Error| self.cache.count_decode_failure())
     }
 }
 
-fn as_typed<V, C: Codec<V>>(options: &SetOptions) -> SetOptions {
+pub(super) fn as_typed<V, C: Codec<V>>(options: &SetOptions) -> SetOptions {
     const {
         assert!(
             C::ID <= CODEC_ID_MAX,
@@ -438,7 +438,7 @@ fn as_typed<V, C: Codec<V>>(options: &SetOptions) -> SetOptions {
     options.clone().kind(ValueKind::Typed(C::ID))
 }
 
-fn bytes_of<Q: Key + ?Sized>(key: &Q) -> Result<Vec<u8>> {
+pub(super) fn bytes_of<Q: Key + ?Sized>(key: &Q) -> Result<Vec<u8>> {
     let mut bytes = Vec::new();
     key.encode(&mut bytes)?;
     Ok(bytes)
