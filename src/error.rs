@@ -16,6 +16,7 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 /// | [`NoSpace`](Error::NoSpace) | the filesystem refused space (`ENOSPC`, `EDQUOT`) | the store as it was; reads and deletes work |
 /// | [`TooLarge`](Error::TooLarge) | a key, tag or number of tags is above its limit; a value alone is larger than `size_limit_bytes`; a batch is above its limits; more than 64 large values are on their way | the store as it was |
 /// | [`Busy`](Error::Busy) | the writer lock, the opening of the store or a held name was not had in time; a store to be opened read-only is open for writing; an entry changed 100,000 times under a reader | what [`Error::removed`] says was done, nothing else |
+/// | [`NotHeld`](Error::NotHeld) | a lock or permit that is given back or extended has expired, or was given back before | others' locks as they are |
 /// | [`Corrupt`](Error::Corrupt) | bytes on disk are not what was written | every other entry; the damaged bytes stay where they are |
 /// | [`DamagedPack`](Error::DamagedPack) | a packed file is none, is cut short, or is not what was written | the store as it was, unless the file changed while it was unpacked |
 /// | [`ReadOnly`](Error::ReadOnly) | a verb that writes, on a handle that was opened to read alone | the store as it was |
@@ -169,8 +170,22 @@ pub enum Error {
         /// The closure's reason.
         what: String,
     },
-    /// This transaction began in another process, before a fork.
-    #[error("this transaction belongs to the process that was forked; the child begins its own")]
+    /// A lock or permit that is to be given back or extended is not held in this way any more.
+    #[error(
+        "{what}, {name:?}, is not held with token {token}: {why} (nothing of others was changed)"
+    )]
+    NotHeld {
+        /// What it is: `this lock`, `this semaphore`, …
+        what: &'static str,
+        /// Its name.
+        name: String,
+        /// The fencing token by which it was thought to be held.
+        token: u64,
+        /// Why not, and who has it.
+        why: String,
+    },
+    /// This transaction, or what is to be given back, belongs to the process before a fork.
+    #[error("this belongs to the process that was forked; the child begins its own")]
     Forked,
     /// The system refused a call.
     #[error("{doing} {path}: {source}")]

@@ -20,8 +20,8 @@ use crate::{escape, time};
 #[derive(Debug, Parser)]
 #[command(name = "larder", version)]
 pub(crate) struct Cli {
-    /// The directory of the store; `set`, `incr`, `settings`, `quota`, `import`, `unpack` and `memo`
-    /// create it.
+    /// The directory of the store; `set`, `incr`, `settings`, `quota`, `import`, `unpack`, `memo`
+    /// and `lock` create it.
     #[arg(
         long,
         global = true,
@@ -101,6 +101,7 @@ pub(crate) enum Command {
     Pack(Pack),
     Unpack(Unpack),
     Memo(Memo),
+    Lock(Lock),
     /// One of the processes of `import`.
     #[command(hide = true)]
     ImportWorker(ImportWorker),
@@ -123,6 +124,7 @@ impl Command {
             Self::Maintain(_) => Some("maintain removes entries and files"),
             Self::Import(_) | Self::ImportWorker(_) => Some("import stores files"),
             Self::Memo(_) => Some("memo stores an answer"),
+            Self::Lock(_) => Some("lock notes who holds it"),
             Self::Unpack(_) => Some("unpack stores entries"),
             Self::Check(args) if args.repair => Some("check --repair mends the store"),
             Self::Snapshot(_) => Some("snapshot ends the segments being written"),
@@ -481,6 +483,29 @@ pub(crate) struct Memo {
     /// A file whose content the answer depends on; may be given several times.
     #[arg(long = "file", value_name = "PATH")]
     pub(crate) files: Vec<PathBuf>,
+    /// A program and its words.
+    #[arg(last = true, required = true)]
+    pub(crate) command: Vec<OsString>,
+}
+
+/// Run a command while nobody else holds the lock of this name.
+///
+/// Waits for it, without a word, and exits as COMMAND does: with its status, or 128 + the signal that
+/// ended it. When the lock is not had in time, COMMAND does not run, and the status is 2. COMMAND finds
+/// in LARDER_TOKEN a number higher than that of every holder before, for what refuses lower ones.
+///
+/// The lock is the library's `Lock`, and dies with this `larder` however it ends; COMMAND may go on then.
+#[derive(Debug, Args)]
+#[command(verbatim_doc_comment)]
+pub(crate) struct Lock {
+    /// The lock, not a key: it has nothing to do with the entry of that name.
+    pub(crate) name: OsString,
+    /// Wait at most this long; without it for as long as it takes.
+    #[arg(long, value_name = "D", value_parser = time::parse_span)]
+    pub(crate) timeout: Option<Duration>,
+    /// Let others have it after this long, though COMMAND still runs; without it never.
+    #[arg(long, value_name = "D", value_parser = time::parse_span)]
+    pub(crate) expiry: Option<Duration>,
     /// A program and its words.
     #[arg(last = true, required = true)]
     pub(crate) command: Vec<OsString>,

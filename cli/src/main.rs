@@ -11,6 +11,7 @@ mod failure;
 mod import;
 mod interrupt;
 mod listing;
+mod lock;
 mod maintain;
 mod memo;
 mod pack;
@@ -100,6 +101,7 @@ fn run(cli: Cli) -> Result<Answer> {
         Command::Pack(args) => pack::pack(&place, &args, escaped),
         Command::Unpack(args) => unpack::unpack(&place, &args),
         Command::Memo(args) => memo::memo(&place, &args, escaped),
+        Command::Lock(args) => lock::lock(&place, &args, escaped),
     }
 }
 

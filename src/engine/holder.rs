@@ -4,10 +4,13 @@
 //! store, since incarnations begin anew when the header is made again. Owns the name and the question
 //! whether somebody still answers to it; never takes anything from anybody.
 
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use crate::engine::store::Store;
 use crate::error::Result;
 use crate::format::header::{self as layout, participant};
 use crate::limits::PARTICIPANTS_MAX;
+use crate::os::raw;
 use crate::part::participants;
 
 /// A handle's name, and the process that had it.
@@ -45,6 +48,19 @@ impl Holder {
     }
 }
 
+/// This process's number, asked for once in each.
+fn process_id() -> u32 {
+    static SEEN: AtomicU64 = AtomicU64::new(0);
+    let forks = raw::forks() << 32;
+    let seen = SEEN.load(Ordering::Relaxed);
+    if seen as u32 != 0 && seen >> 32 << 32 == forks {
+        return seen as u32;
+    }
+    let pid = std::process::id();
+    SEEN.store(forks | u64::from(pid), Ordering::Relaxed);
+    pid
+}
+
 impl Store {
     /// This handle's own name.
     pub(crate) fn holder(&self) -> Holder {
@@ -52,7 +68,7 @@ impl Store {
             life: self.files.header.get(layout::LIFE_AT),
             index: self.me.index as u16,
             incarnation: self.me.incarnation,
-            pid: std::process::id(),
+            pid: process_id(),
         }
     }
 

@@ -443,11 +443,11 @@ impl Cache {
     }
 
     /// Does `work`; where the store is full, makes room off the lock and does it again.
-    pub(super) fn with_way(
+    pub(super) fn with_way<T>(
         &self,
         store: &Store,
-        mut work: impl FnMut() -> Result<()>,
-    ) -> Result<()> {
+        mut work: impl FnMut() -> Result<T>,
+    ) -> Result<T> {
         let mut start = None;
         loop {
             match work() {

@@ -24,6 +24,7 @@ pub(crate) mod packed;
 pub(crate) mod prepare;
 pub(crate) mod queue;
 pub(crate) mod reader;
+pub(crate) mod recipes;
 pub(crate) mod space;
 pub(crate) mod state;
 pub(crate) mod stats;

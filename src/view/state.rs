@@ -143,6 +143,16 @@ impl State {
         done
     }
 
+    /// One change beneath this transaction: at once, and whatever becomes of it.
+    pub(crate) fn beneath<T>(
+        &mut self,
+        work: impl FnOnce(&Store, &mut Proof) -> Result<T>,
+    ) -> Result<T> {
+        self.check_fork()?;
+        let (store, proof) = self.held.parts();
+        work(store, proof)
+    }
+
     /// Once this is committed, the bell rings.
     pub(crate) fn ring(&mut self, bell: Bell) {
         if !self.rings.contains(&bell) {

@@ -416,12 +416,12 @@ impl<K: Key, V, C: Codec<V>> Typed<K, V, C> {
         Ok((K::decode(&key)?, self.read(&value)?))
     }
 
-    fn payload(&self, value: &V) -> Result<Vec<u8>> {
+    pub(super) fn payload(&self, value: &V) -> Result<Vec<u8>> {
         self.name.encode::<V, C>(value)
     }
 
     /// Every value read comes through here, and every failure is counted.
-    fn read(&self, value: &Value) -> Result<V> {
+    pub(super) fn read(&self, value: &Value) -> Result<V> {
         self.name
             .decode::<V, C>(value.kind(), value)
             .inspect_err(|_: &Error| self.cache.count_decode_failure())
