@@ -77,6 +77,7 @@ pub use view::recipes::rlock::{RGuard, RLock};
 pub use view::recipes::rw_lock::RwLock;
 pub use view::recipes::semaphore::BoundedSemaphore;
 pub use view::recipes::throttle::Throttle;
+pub use view::space::ViewKind;
 pub use view::stats::Stats;
 pub use view::transaction::Transaction;
 pub use view::typed::{Typed, TypedEntry};

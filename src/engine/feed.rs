@@ -13,14 +13,14 @@ use crate::format::names::{self, Cause, Name};
 use crate::format::record::{Head, Kind, Record};
 use crate::format::segment::{RECORDS_AT, SUMMARY_HASH_MASK, Summary, SummaryKind};
 use crate::limits::RETRIES_MAX;
+use crate::part::bell;
 use crate::part::segment::{Line, Read, Segment};
 use crate::part::segments::{self, row_at};
 
 /// Lines looked at in one step.
 const LINES_PER_STEP: u32 = 512;
-/// The pauses of one who waits, at first and at most.
-const PAUSE_MIN: Duration = Duration::from_micros(200);
-const PAUSE_MAX: Duration = Duration::from_millis(2);
+/// The longest sleep of one who waits: a ring may be missed, and a dead writer rings no bell.
+const PAUSE: Duration = Duration::from_millis(10);
 /// A change that takes longer may be a dead writer's.
 const UNFINISHED_FOR: Duration = Duration::from_millis(20);
 /// So long the lock is waited for to find that out.
@@ -315,8 +315,9 @@ impl Feed {
     ///
     /// This is the one place that sleeps.
     pub(crate) fn wait(&mut self, store: &Store, deadline: Option<Instant>) -> Result<bool> {
-        let mut pause = PAUSE_MIN;
+        let header = &store.files.header;
         loop {
+            let rung = bell::LOG.rung(header);
             if store.committed() >= self.next && self.settled(store).is_some() {
                 return Ok(true);
             }
@@ -325,8 +326,7 @@ impl Feed {
             }
             self.stay_alive(store)?;
             let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
-            std::thread::sleep(left.map_or(pause, |left| left.min(pause)));
-            pause = (pause * 5 / 4).min(PAUSE_MAX);
+            bell::LOG.wait(header, rung, left.map_or(PAUSE, |left| left.min(PAUSE)));
         }
     }
 

@@ -41,6 +41,12 @@ pub(crate) fn number(value: &[u8]) -> Option<u32> {
     (2..SPACES_MAX as u32).contains(&number).then_some(number)
 }
 
+/// The name in a name's key, if it is of this kind.
+pub(crate) fn name_of(key: &[u8], kind: &str) -> Option<Vec<u8>> {
+    let rest = key.strip_prefix(PREFIX)?.strip_prefix(kind.as_bytes())?;
+    rest.strip_prefix(b"/").map(<[u8]>::to_vec)
+}
+
 impl Store {
     /// The number of a named space; `None`: there is none of that name.
     pub(crate) fn space_id(&self, kind: &str, name: &[u8]) -> Result<Option<u32>> {
@@ -58,12 +64,6 @@ impl Store {
             Error::corrupt(self.dir.path(), 0, what)
         })?;
         Ok(Some(number))
-    }
-
-    /// The names of one kind of space, in the order in which they were made.
-    pub(crate) fn is_name_of(key: &[u8], kind: &str) -> Option<Vec<u8>> {
-        let rest = key.strip_prefix(PREFIX)?.strip_prefix(kind.as_bytes())?;
-        rest.strip_prefix(b"/").map(<[u8]>::to_vec)
     }
 }
 

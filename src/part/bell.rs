@@ -1,6 +1,6 @@
 //! Bells: who waits for a change sleeps on a word in the header until somebody rings.
 //!
-//! Names share 64 bells, so whoever is woken looks whether it was meant, and nobody sleeps for ever:
+//! Names share 63 bells, so whoever is woken looks whether it was meant, and nobody sleeps for ever:
 //! a ringer may die between its change and its ringing. Owns the words; never knows what a ring means.
 
 use std::sync::atomic::Ordering;
@@ -19,9 +19,9 @@ const SLEEP_MAX: Duration = Duration::from_millis(100);
 pub(crate) struct Bell(u64);
 
 impl Bell {
-    /// The bell of whatever has this hash.
+    /// The bell of whatever has this hash; the first one is the log's.
     pub(crate) fn of(hash: u64) -> Bell {
-        Bell(BELLS_AT + (hash >> 32) % BELLS * BELL_LEN)
+        Bell(BELLS_AT + ((hash >> 32) % (BELLS - 1) + 1) * BELL_LEN)
     }
 
     /// How often it has rung: to be read before looking whether there is something to wait for.
@@ -35,6 +35,15 @@ impl Bell {
         // Both sides store before they load: either this sees the waiter, or the waiter the ring.
         if header.half(self.0 + 8).load(Ordering::SeqCst) != 0 {
             let _ = futex::wake(header.half(self.0), futex::Flags::empty(), i32::MAX as u32);
+        }
+    }
+
+    /// Rings if somebody waits: one load when nobody does. A waiter who is just lying down may miss it, and
+    /// looks again a little later.
+    #[inline]
+    pub(crate) fn ring_if_awaited(self, header: &Header) {
+        if header.half(self.0 + 8).load(Ordering::Relaxed) != 0 {
+            self.ring(header);
         }
     }
 
@@ -58,6 +67,9 @@ impl Bell {
         waiters.fetch_sub(1, Ordering::SeqCst);
     }
 }
+
+/// The bell of the log itself: rung when the writer lock is given back, for those who watch all of it.
+pub(crate) const LOG: Bell = Bell(BELLS_AT);
 
 /// Nobody waits. The caller holds the gate, and nobody lives.
 pub(crate) fn forget_waiters(header: &Header) {

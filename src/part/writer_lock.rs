@@ -13,6 +13,7 @@ use rustix::thread::futex;
 use crate::error::{Error, Result};
 use crate::format::header::{OWNER_AT, OWNER_SINCE_AT, participant};
 use crate::os::dir::Dir;
+use crate::part::bell;
 use crate::part::participants::{self, Me};
 use crate::part::shared::Header;
 
@@ -152,6 +153,7 @@ pub(crate) fn give_back(header: &Header) {
     if header.word(OWNER_AT).swap(0, Ordering::Release) & WAITERS != 0 {
         let _ = futex::wake(header.half(OWNER_AT), futex::Flags::empty(), 1);
     }
+    bell::LOG.ring_if_awaited(header);
 }
 
 fn busy(header: &Header, owner: u64, waited: Duration) -> Error {

@@ -3,13 +3,36 @@
 //! Owns how a space is found or made by kind and name. What a view keeps there is its own affair.
 
 use crate::engine::spaces;
-use crate::engine::store::{INNER_SPACE, Store};
+use crate::engine::store::INNER_SPACE;
 use crate::error::{Error, Result};
 use crate::part::bell::Bell;
 use crate::view::cache::Cache;
 use crate::view::iter::Keys;
 use crate::view::state;
 use crate::view::transaction::Transaction;
+
+/// A kind of view that lives in a store by its name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ViewKind {
+    /// A [`Deque`](crate::Deque).
+    Deque,
+    /// An [`Index`](crate::Index).
+    Index,
+    /// A [`Queue`](crate::Queue).
+    Queue,
+}
+
+impl ViewKind {
+    /// The kind of the space each has one of.
+    fn space(self) -> &'static str {
+        match self {
+            ViewKind::Deque => "deque.front",
+            ViewKind::Index => "index",
+            ViewKind::Queue => "queue",
+        }
+    }
+}
 
 /// The longest name of a view, bytes.
 pub(crate) const NAME_LEN_MAX: usize = 1_024;
@@ -51,11 +74,24 @@ impl Cache {
         cache
     }
 
-    /// The names of all spaces of a kind, oldest first.
-    pub(crate) fn space_names(&self, kind: &'static str) -> Result<Vec<Vec<u8>>> {
+    /// The names of the views of one kind that live in this store, oldest first. Costs by the store's
+    /// names: of views, tags and settings.
+    ///
+    /// ```
+    /// use larder::{Cache, Deque, ViewKind};
+    ///
+    /// let cache = Cache::temporary()?;
+    /// Deque::<String>::of(&cache, "pages")?;
+    /// assert_eq!(cache.view_names(ViewKind::Deque)?, [b"pages".to_vec()]);
+    /// # Ok::<(), larder::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// See [`Cache`].
+    pub fn view_names(&self, kind: ViewKind) -> Result<Vec<Vec<u8>>> {
         let mut names = Vec::new();
         for key in Keys::new(self.store()?, INNER_SPACE)? {
-            names.extend(Store::is_name_of(&key?, kind));
+            names.extend(spaces::name_of(&key?, kind.space()));
         }
         Ok(names)
     }
@@ -115,10 +151,6 @@ mod tests {
         assert_eq!(other.clear()?, 2);
         assert!(one.delete("k")? && !one.contains("k")?);
         assert_eq!((cache.len()?, one.len()?, other.len()?), (1, 0, 0));
-        assert_eq!(
-            cache.space_names("test")?,
-            [b"one".to_vec(), b"other".to_vec()]
-        );
         assert!(cache.check()?.is_sound());
         Ok(())
     }
