@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use common::{Dice, Job, du_bytes, leave, names, say, start};
-use larder::{Cache, Error, SetOptions};
+use larder::{Cache, Error, Policy, SetOptions};
 
 const KIB: u64 = 1024;
 const MIB: u64 = 1024 * KIB;
@@ -294,6 +294,50 @@ fn fill_up(store: &Cache, worker: u64, mut dice: Dice, limit: u64, full: &Atomic
             }
             Err(other) => panic!("{len} bytes: {other}"),
         }
+    }
+}
+
+/// A store with no room left, under a policy that evicts nobody.
+fn full_store(dir: &std::path::Path, options: &SetOptions) -> (Cache, u64) {
+    let builder = common::small().size_limit_bytes(larder::SIZE_LIMIT_MIN);
+    let store = builder.policy(Policy::None).open(dir).expect("a store");
+    let mut entries = 0;
+    while store
+        .set_with(format!("key/{entries}"), [7; 150], options)
+        .is_ok()
+    {
+        entries += 1;
+    }
+    assert!(entries > 500, "{entries} entries fill it");
+    (store, entries)
+}
+
+#[test]
+fn a_store_with_no_room_left_can_be_emptied() {
+    for way in ["clear", "evict", "expire"] {
+        let dir = common::work_dir();
+        let options = match way {
+            "expire" => SetOptions::default().ttl(Duration::from_secs(2)),
+            _ => SetOptions::default().tag("all"),
+        };
+        let (store, entries) = full_store(dir.path(), &options);
+        if way == "expire" {
+            std::thread::sleep(Duration::from_millis(2_100));
+        }
+        let removed = match way {
+            "clear" => store.clear(),
+            "evict" => store.evict_tag("all"),
+            _ => store.expire(),
+        };
+        let removed = removed.unwrap_or_else(|error| panic!("{way} of {entries}: {error}"));
+        println!("{way}: {removed} of {entries}");
+        assert!(
+            removed == entries || way == "expire",
+            "{way}: {removed} of {entries}"
+        );
+        assert_eq!(store.len().expect("len"), 0, "{way}");
+        store.set("after", "1").expect("there is room again");
+        common::assert_sound(&store);
     }
 }
 

@@ -34,6 +34,8 @@ pub(crate) struct Eviction {
     bound: u64,
     /// Cells that were there when it began.
     cells: u64,
+    /// Entries that went.
+    pub(crate) gone: u64,
 }
 
 impl Store {
@@ -48,10 +50,11 @@ impl Store {
             tag,
             bound,
             cells,
+            gone: 0,
         })
     }
 
-    /// One step of an eviction; how many entries went, `None`: it is over. Under the lock.
+    /// One step of an eviction; whether there may be more. Under the lock. After an error it is done again.
     ///
     /// `wanted` may spare an entry, by its record and key.
     pub(crate) fn evict_step(
@@ -59,12 +62,12 @@ impl Store {
         proof: &mut Proof,
         eviction: &mut Eviction,
         wanted: &dyn Fn(&Hit<'_>, &[u8]) -> bool,
-    ) -> Result<Option<u64>> {
+    ) -> Result<bool> {
         let left = lists::number(&self.files, eviction.list, row::CELLS)?;
         // Another may have evicted the same tag meanwhile.
         eviction.cells = eviction.cells.min(left);
         if eviction.cells == 0 {
-            return Ok(None);
+            return Ok(false);
         }
         let mut cells = Vec::new();
         let mut victims: Vec<Version> = Vec::new();
@@ -109,8 +112,10 @@ impl Store {
                 victims.push(version);
             }
         }
-        let gone = self.kill_versions(proof, &victims, &naming)?;
-        self.count(stat::EVICTED, gone);
+        let before = eviction.gone;
+        let killed = self.kill_versions(proof, &victims, &naming, &mut eviction.gone);
+        self.count(stat::EVICTED, eviction.gone - before);
+        killed?;
         eviction.cells -= eviction.cells.min(cells.len() as u64);
         let mut moved = false;
         for (n, here) in again.iter().enumerate() {
@@ -121,7 +126,7 @@ impl Store {
             }
             moved |= !here.is_empty();
         }
-        Ok(Some(gone))
+        Ok(true)
     }
 
     /// Keeps a tag's list short: stale cells at its head go, the others move to its end. Under the lock,

@@ -5,7 +5,7 @@
 
 use crate::engine::doomed::Doomed;
 use crate::engine::store::{Proof, Store, stat};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::format::header as layout;
 use crate::format::names::Cause;
 use crate::part::lists::{self, CELLS, LEVEL_BITS, LEVELS, List, Posting, row};
@@ -50,7 +50,12 @@ impl Store {
                     blocks -= 1;
                     left = left.saturating_sub(CELLS);
                     let may = most - done.removed;
-                    done.removed += self.expire_block(proof, list, now_ms, may)?;
+                    match self.expire_block(proof, list, now_ms, may) {
+                        Ok(removed) => done.removed += removed,
+                        // What went is told; the refusal is met again.
+                        Err(Error::Full { .. }) if done.removed > 0 => return Ok(done),
+                        Err(error) => return Err(error),
+                    }
                     if done.removed >= most {
                         return Ok(done);
                     }

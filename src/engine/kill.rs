@@ -72,21 +72,25 @@ impl Version {
 impl Store {
     /// Removes the listed versions. Returns how many entries went.
     pub(crate) fn kill(&self, proof: &mut Proof, doomed: &Doomed) -> Result<u64> {
-        self.kill_all(proof, &doomed.pairs, &[], &doomed.naming)
+        let mut removed = 0;
+        self.kill_all(proof, &doomed.pairs, &[], &doomed.naming, &mut removed)?;
+        Ok(removed)
     }
 
-    /// As [`Store::kill`], for versions whose words are known; `naming` has their names, if any.
+    /// As [`Store::kill`], for versions whose words are known; `naming` has their names, if any. `removed`
+    /// grows by those that went, also when others could not.
     pub(crate) fn kill_versions(
         &self,
         proof: &mut Proof,
         versions: &[Version],
         naming: &Naming,
-    ) -> Result<u64> {
+        removed: &mut u64,
+    ) -> Result<()> {
         let victims: Vec<_> = versions
             .iter()
             .map(|version| (version.hash, version.old.seq))
             .collect();
-        self.kill_all(proof, &victims, versions, naming)
+        self.kill_all(proof, &victims, versions, naming, removed)
     }
 
     /// By as many records as it takes.
@@ -96,9 +100,9 @@ impl Store {
         mut victims: &[(u64, u64)],
         mut versions: &[Version],
         naming: &Naming,
-    ) -> Result<u64> {
+        removed: &mut u64,
+    ) -> Result<()> {
         let mut names = naming.names();
-        let mut removed = 0;
         while !victims.is_empty() {
             let mut count = victims.len().min(VICTIMS_AT_ONCE);
             let mut len = 0;
@@ -112,7 +116,7 @@ impl Store {
             let (known, unknown) = versions.split_at(count.min(versions.len()));
             let (named, unnamed) = names.split_at(count.min(names.len()));
             let named = to_rows(named.iter().map(Vec::as_slice));
-            removed += match self.kill_some(proof, some, known, (naming, &named)) {
+            *removed += match self.kill_some(proof, some, known, (naming, &named)) {
                 // What is kept free for removing is not for names: whoever watches is told of a gap.
                 Err(Error::Full { .. } | Error::NoSpace { .. }) if !named.is_empty() => {
                     self.kill_some(proof, some, known, (naming, &[]))?
@@ -121,7 +125,7 @@ impl Store {
             };
             (victims, versions, names) = (rest, unknown, unnamed);
         }
-        Ok(removed)
+        Ok(())
     }
 
     fn kill_some(

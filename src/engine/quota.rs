@@ -72,7 +72,8 @@ impl Store {
                 naming.push(Cause::Culled, &hit.head, &buffer);
                 victims.push(version);
             }
-            let some = self.kill_versions(proof, &victims, &naming)?;
+            let mut some = 0;
+            self.kill_versions(proof, &victims, &naming, &mut some)?;
             self.count(stat::CULLED, some);
             gone += some;
             if is_enough {

@@ -20,6 +20,9 @@ use crate::part::segments::{self, Row, row_at};
 /// Dead value files may take so many bytes before a writer sees to their going.
 const GRAVES_BYTES_MAX: u64 = 16 << 20;
 
+/// So often room is made for one step that removes entries: others may take it.
+const TRIES_TO_REMOVE: u32 = 8;
+
 impl Store {
     /// Makes everything committed so far durable. Returns the newest durable sequence.
     pub(crate) fn sync_log(&self) -> Result<u64> {
@@ -301,6 +304,26 @@ pub(crate) fn locked_for_upkeep<T>(
     let done = work(store, proof)?;
     store.mark_if_due(proof);
     Ok(done)
+}
+
+/// The same for a step that removes entries: where the store has no room left even for that, some is made
+/// off the lock, and the step done again. A step that failed has changed nothing it will not change then.
+pub(crate) fn locked_to_remove<T>(
+    store: &Store,
+    timeout: Option<Duration>,
+    mut step: impl FnMut(&Store, &mut Proof) -> Result<T>,
+) -> Result<T> {
+    let mut tries = 0;
+    loop {
+        match locked_for_upkeep(store, timeout, &mut step) {
+            Err(Error::Full { needed_bytes, .. })
+                if tries < TRIES_TO_REMOVE && store.make_way(needed_bytes)? =>
+            {
+                tries += 1;
+            }
+            done => return done,
+        }
+    }
 }
 
 /// Locks a store for the time of one call.

@@ -121,12 +121,12 @@ impl Cache {
                 which == TagMatch::Any || ids.iter().all(|&id| has(id))
             };
             loop {
-                let step = sync::locked_for_upkeep(store, self.patience(store), |store, proof| {
+                let step = sync::locked_to_remove(store, self.patience(store), |store, proof| {
                     store.evict_step(proof, &mut eviction, &wanted)
                 });
-                match step.map_err(|error| error.after_removing(removed))? {
-                    Some(gone) => removed += gone,
-                    None => break,
+                removed += std::mem::take(&mut eviction.gone);
+                if !step.map_err(|error| error.after_removing(removed))? {
+                    break;
                 }
             }
         }
@@ -215,7 +215,7 @@ impl Cache {
         let store = self.writable()?;
         let mut report = UpkeepReport::default();
         loop {
-            let step = sync::locked_for_upkeep(store, self.patience(store), |store, proof| {
+            let step = sync::locked_to_remove(store, self.patience(store), |store, proof| {
                 store.expire_step(proof, u64::MAX)
             });
             let step = step.map_err(|error| error.after_removing(report.expired))?;

@@ -268,12 +268,14 @@ impl Cache {
         let mut removed = 0;
         let (list, mut at, end) = self.main_list(store)?;
         while let Some(list) = list.as_ref().filter(|_| at < end) {
-            let step = sync::locked_for_upkeep(store, self.patience(store), |store, proof| {
+            let mut next = at;
+            let step = sync::locked_to_remove(store, self.patience(store), |store, proof| {
+                next = at;
                 let mut victims = Doomed::new(store, Cause::Cleared);
                 let mut buffer = Vec::new();
-                while at < end && victims.len() < CLEAR_STEP {
-                    let cell = order::cell_in(list, at)?;
-                    at += 1;
+                while next < end && victims.len() < CLEAR_STEP {
+                    let cell = order::cell_in(list, next)?;
+                    next += 1;
                     let hit = match store.find_cell(self.space, cell, &mut buffer) {
                         Ok(Some(hit)) if hit.head.order <= bound => hit,
                         _ => continue,
@@ -284,6 +286,7 @@ impl Cache {
                 store.kill(proof, &victims)
             });
             removed += step.map_err(|error| error.after_removing(removed))?;
+            at = next;
         }
         if self.space == MAIN_SPACE {
             self.clear_queues(store)
