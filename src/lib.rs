@@ -69,3 +69,4 @@ pub use view::transaction::Transaction;
 pub use view::typed::{Typed, TypedEntry};
 pub use view::unpack::{UnpackOptions, UnpackProgress, UnpackReport};
 pub use view::value::{CODEC_ID_MAX, Description, Entry, Number, Value, ValueKind};
+pub use view::work_queue::{DeadLetter, Job, LeaseId, PushOptions, Queue};

@@ -100,6 +100,7 @@ pub(crate) enum Command {
     Pack(Pack),
     Unpack(Unpack),
     Memo(Memo),
+    Queue(crate::queue::args::Queue),
     /// One of the processes of `import`.
     #[command(hide = true)]
     ImportWorker(ImportWorker),
@@ -122,6 +123,7 @@ impl Command {
             Self::Maintain(_) => Some("maintain removes entries and files"),
             Self::Import(_) | Self::ImportWorker(_) => Some("import stores files"),
             Self::Memo(_) => Some("memo stores an answer"),
+            Self::Queue(args) => args.command.changes(),
             Self::Unpack(_) => Some("unpack stores entries"),
             Self::Check(args) if args.repair => Some("check --repair mends the store"),
             Self::Snapshot(_) => Some("snapshot ends the segments being written"),

@@ -14,6 +14,7 @@ mod maintain;
 mod memo;
 mod pack;
 mod progress;
+mod queue;
 mod store;
 mod tags;
 mod time;
@@ -97,6 +98,7 @@ fn run(cli: Cli) -> Result<Answer> {
         Command::Pack(args) => pack::pack(&place, &args, escaped),
         Command::Unpack(args) => unpack::unpack(&place, &args),
         Command::Memo(args) => memo::memo(&place, &args, escaped),
+        Command::Queue(args) => queue::queue(&place, &args.command, escaped),
     }
 }
 

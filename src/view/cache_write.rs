@@ -440,7 +440,11 @@ impl Cache {
     }
 
     /// Does `work`; where the store is full, makes room off the lock and does it again.
-    fn with_way(&self, store: &Store, work: impl Fn() -> Result<()>) -> Result<()> {
+    pub(super) fn with_way<T>(
+        &self,
+        store: &Store,
+        mut work: impl FnMut() -> Result<T>,
+    ) -> Result<T> {
         let start = Instant::now();
         loop {
             match work() {

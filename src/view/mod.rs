@@ -24,3 +24,4 @@ pub(crate) mod transaction;
 pub(crate) mod typed;
 pub(crate) mod unpack;
 pub(crate) mod value;
+pub(crate) mod work_queue;
