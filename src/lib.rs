@@ -84,3 +84,4 @@ pub use view::typed::{Typed, TypedEntry};
 pub use view::unpack::{UnpackOptions, UnpackProgress, UnpackReport};
 pub use view::value::{CODEC_ID_MAX, Description, Entry, Number, Value, ValueKind};
 pub use view::watch::{Change, ChangeKind, Gap, GapCause, Watch, WatchEvent, WatchFilter};
+pub use view::work_queue::{DeadLetter, Job, LeaseId, PushOptions, Queue};

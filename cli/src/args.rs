@@ -102,6 +102,7 @@ pub(crate) enum Command {
     Unpack(Unpack),
     Memo(Memo),
     Lock(Lock),
+    Queue(crate::queue::args::Queue),
     /// One of the processes of `import`.
     #[command(hide = true)]
     ImportWorker(ImportWorker),
@@ -125,6 +126,7 @@ impl Command {
             Self::Import(_) | Self::ImportWorker(_) => Some("import stores files"),
             Self::Memo(_) => Some("memo stores an answer"),
             Self::Lock(_) => Some("lock notes who holds it"),
+            Self::Queue(args) => args.command.changes(),
             Self::Unpack(_) => Some("unpack stores entries"),
             Self::Check(args) if args.repair => Some("check --repair mends the store"),
             Self::Snapshot(_) => Some("snapshot ends the segments being written"),

@@ -16,6 +16,7 @@ mod maintain;
 mod memo;
 mod pack;
 mod progress;
+mod queue;
 mod store;
 mod tags;
 mod time;
@@ -102,6 +103,7 @@ fn run(cli: Cli) -> Result<Answer> {
         Command::Unpack(args) => unpack::unpack(&place, &args),
         Command::Memo(args) => memo::memo(&place, &args, escaped),
         Command::Lock(args) => lock::lock(&place, &args, escaped),
+        Command::Queue(args) => queue::queue(&place, &args.command, escaped),
     }
 }
 

@@ -93,7 +93,7 @@ impl Store {
         removing: bool,
     ) -> Result<Room> {
         let header = &self.files.header;
-        let _ = proof;
+        let removing = removing || proof.in_reserve;
         for _ in 0..2 {
             let tail = Place::from_bits(header.get(lane.tail()));
             if tail.is_none() && lane == Lane::Log {

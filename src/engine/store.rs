@@ -77,6 +77,8 @@ pub(crate) struct Proof {
     pub(crate) old: Vec<u8>,
     /// Something was stored past the tail that is not part of the log yet.
     pub(crate) dirty: bool,
+    /// What is written now leads to removing: it may use what is kept for that in a full store.
+    pub(crate) in_reserve: bool,
 }
 
 /// The writer lock, held.

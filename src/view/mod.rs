@@ -33,3 +33,4 @@ pub(crate) mod typed;
 pub(crate) mod unpack;
 pub(crate) mod value;
 pub(crate) mod watch;
+pub(crate) mod work_queue;

@@ -41,6 +41,10 @@ pub(crate) struct State {
     rings: Vec<Bell>,
     /// The deques it works on, by their front space, as they are now.
     pub(crate) deques: Vec<(u32, Shape)>,
+    /// Numbers given by `new_number`.
+    numbered: u64,
+    /// It leads to removing: as `Proof::in_reserve`.
+    pub(crate) is_in_reserve: bool,
     pub(crate) now_ms: u64,
 }
 
@@ -121,6 +125,8 @@ impl State {
             quotas: Vec::new(),
             rings: Vec::new(),
             deques: Vec::new(),
+            numbered: 0,
+            is_in_reserve: false,
             now_ms: store.now_ms(),
         })
     }
@@ -160,10 +166,18 @@ impl State {
         }
     }
 
+    /// A number no other entry was ever given, for the name of one that this transaction sets: each takes
+    /// a sequence, so the next transaction begins above.
+    pub(crate) fn new_number(&mut self) -> u64 {
+        self.numbered += 1;
+        self.store.committed() + self.numbered
+    }
+
     fn make_changes(mut self) -> Result<()> {
         let mut changes = std::mem::take(&mut self.changes);
         changes.retain(|change| !change.is_void);
         let (store, proof) = self.held.parts();
+        proof.in_reserve = self.is_in_reserve;
         let before = store.committed();
         match store.commit(proof, &changes) {
             Err(Error::Full { needed_bytes, .. })
