@@ -16,6 +16,8 @@
 //! # Ok::<(), larder::Error>(())
 //! ```
 //!
+//! [`Fanout`] is the same in several shards, for several processes that write at a time.
+//!
 //! What is promised, and why it holds, is in `DESIGN.md` beside the source.
 
 #[cfg(not(all(
@@ -48,7 +50,8 @@ pub use format::key::{KEY_DEPTH_MAX, Key, KeyPart};
 pub use format::settings::{Compression, Durability, Settings};
 pub use limits::{
     BATCH_BYTES_MAX, KEY_LEN_MAX, LARGE_VALUE_MAX, LARGE_VALUE_MIN, PARTICIPANTS_MAX,
-    SEGMENT_SIZE_MAX, SEGMENT_SIZE_MIN, SIZE_LIMIT_MIN, STREAMS_MAX, TAG_LEN_MAX, TAGS_MAX,
+    SEGMENT_SIZE_MAX, SEGMENT_SIZE_MIN, SHARDS_MAX, SIZE_LIMIT_MIN, STREAMS_MAX, TAG_LEN_MAX,
+    TAGS_MAX,
 };
 pub use os::clock::{Clock, ManualClock, SystemClock};
 pub use os::raw::Mapped;
@@ -57,12 +60,18 @@ pub use view::builder::Builder;
 pub use view::cache::Cache;
 pub use view::cache_upkeep::{TagIter, TagMatch, TagUsage};
 pub use view::codec::{BINCODE_LEN_MAX, Bincode, Codec, Json, Raw};
+pub use view::fanout::Fanout;
+pub use view::fanout::merge::{FanoutIter, FanoutKeys, FanoutSorted};
+pub use view::fanout::reshard::{ReshardProgress, ReshardReport};
+pub use view::fanout::transaction::FanoutTransaction;
 pub use view::hold::Hold;
 pub use view::iter::{Iter, Keys, Sorted};
 pub use view::log::{LogIter, LogLine};
 pub use view::options::{Expiry, SetOptions, Side};
 pub use view::pack::{PackChoice, PackProgress, PackReport};
 pub use view::reader::ValueReader;
+#[doc(hidden)]
+pub use view::shelf::Shelf;
 pub use view::stats::Stats;
 pub use view::transaction::Transaction;
 pub use view::typed::{Typed, TypedEntry};

@@ -158,6 +158,11 @@ pub(crate) const DENSIFYING_AT: u64 = 6952;
 pub(crate) const KEEPER_AT: u64 = 6976;
 /// Where the words of upkeep end.
 pub(crate) const UPKEEP_END: u64 = 7040;
+/// Of a shard of several: number of the batch across shards that has a part here not yet applied; 0:
+/// none. The largest number: the store has moved to other shards (`engine/crossing.rs`). Of the first
+/// shard: the newest such batch that readers may see. Not under QUIET: an opener finds both from the log.
+pub(crate) const CROSSING_AT: u64 = 7104;
+pub(crate) const DECIDED_AT: u64 = 7112;
 
 /// Named spaces: see [`space`].
 pub(crate) const SPACES_AT: u64 = 8192;
@@ -213,7 +218,7 @@ const _: () =
     assert!(PARTICIPANTS_AT + PARTICIPANT_LEN * crate::limits::PARTICIPANTS_MAX as u64 == CLOCK_AT);
 const _: () = assert!(RING_AT + RING_LEVELS * RING_LEN * 8 <= HEADER_LEN);
 const _: () = assert!(JOURNAL_AT + 8 + JOURNAL_PAIRS as u64 * 16 <= COPY_TAIL_AT);
-const _: () = assert!(UPKEEP_END <= SPACES_AT);
+const _: () = assert!(UPKEEP_END <= CROSSING_AT && DECIDED_AT < SPACES_AT);
 const _: () = assert!(SPACES_AT + SPACE_LEN * crate::limits::SPACES_MAX as u64 == STREAMS_AT);
 const _: () = assert!(STREAMS_AT + STREAM_LEN * crate::limits::STREAMS_MAX as u64 == GRAVES_AT);
 const _: () = assert!(GRAVES_AT + GRAVES * 16 == PARTICIPANTS_AT);
