@@ -16,6 +16,8 @@
 //! # Ok::<(), larder::Error>(())
 //! ```
 //!
+//! [`Fanout`] is the same in several shards, for several processes that write at a time.
+//!
 //! What is promised, and why it holds, is in `DESIGN.md` beside the source.
 
 #[cfg(not(all(
@@ -48,8 +50,8 @@ pub use format::key::{KEY_DEPTH_MAX, Key, KeyPart};
 pub use format::settings::{Compression, Durability, Settings};
 pub use limits::{
     BATCH_BYTES_MAX, KEY_LEN_MAX, LARGE_VALUE_MAX, LARGE_VALUE_MIN, PARTICIPANTS_MAX,
-    SEGMENT_SIZE_MAX, SEGMENT_SIZE_MIN, SIZE_LIMIT_MIN, SPACES_MAX, STREAMS_MAX, TAG_LEN_MAX,
-    TAGS_MAX,
+    SEGMENT_SIZE_MAX, SEGMENT_SIZE_MIN, SHARDS_MAX, SIZE_LIMIT_MIN, SPACES_MAX, STREAMS_MAX,
+    TAG_LEN_MAX, TAGS_MAX,
 };
 pub use os::clock::{Clock, ManualClock, SystemClock};
 pub use os::raw::Mapped;
@@ -61,6 +63,10 @@ pub use view::cache::Cache;
 pub use view::cache_upkeep::{TagIter, TagMatch, TagUsage};
 pub use view::codec::{BINCODE_LEN_MAX, Bincode, Codec, Json, Raw};
 pub use view::deque::Deque;
+pub use view::fanout::Fanout;
+pub use view::fanout::merge::{FanoutIter, FanoutKeys, FanoutSorted};
+pub use view::fanout::reshard::{ReshardProgress, ReshardReport};
+pub use view::fanout::transaction::FanoutTransaction;
 pub use view::hold::Hold;
 pub use view::index::Index;
 pub use view::iter::{Iter, Keys, Sorted};
@@ -77,6 +83,8 @@ pub use view::recipes::rlock::{RGuard, RLock};
 pub use view::recipes::rw_lock::RwLock;
 pub use view::recipes::semaphore::BoundedSemaphore;
 pub use view::recipes::throttle::Throttle;
+#[doc(hidden)]
+pub use view::shelf::Shelf;
 pub use view::space::ViewKind;
 pub use view::stats::Stats;
 pub use view::transaction::Transaction;

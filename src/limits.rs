@@ -37,3 +37,5 @@ pub(crate) const RETRIES_MAX: u32 = 100_000;
 pub(crate) const CHAIN_MAX: u32 = 4_096;
 /// Room at the end of the active segment that only deletes may use, bytes.
 pub(crate) const RESERVE_BYTES: u64 = 16 * 1024;
+/// Shards a store is divided into at most.
+pub const SHARDS_MAX: usize = 256;

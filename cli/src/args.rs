@@ -96,6 +96,7 @@ pub(crate) enum Command {
     /// Read all of the store and report what is damaged; exit 0 when sound, 1 when not.
     Check(Check),
     Snapshot(Snapshot),
+    Reshard(Reshard),
     Import(Import),
     Export(Export),
     Pack(Pack),
@@ -130,6 +131,7 @@ impl Command {
             Self::Unpack(_) => Some("unpack stores entries"),
             Self::Check(args) if args.repair => Some("check --repair mends the store"),
             Self::Snapshot(_) => Some("snapshot ends the segments being written"),
+            Self::Reshard(_) => Some("reshard divides the store anew"),
             Self::Stats(args) if args.reset => Some("stats --reset starts counting anew"),
             Self::Settings(args) if !args.changes.is_empty() => {
                 Some("NAME=VALUE changes a setting")
@@ -166,6 +168,22 @@ pub(crate) struct Snapshot {
     /// An empty directory, or none yet.
     #[arg(value_name = "DIR")]
     pub(crate) dir: std::path::PathBuf,
+}
+
+/// Divide a store that is in several shards into another number of them.
+///
+/// Every entry is copied, with its expiry, tags and order, so it takes as much disk again as the store
+/// has. Writers wait meanwhile; whoever has the store open opens it again afterwards. Ended in between
+/// (Ctrl-C), nothing was changed.
+#[derive(Debug, Args)]
+#[command(verbatim_doc_comment)]
+pub(crate) struct Reshard {
+    /// How many shards there are to be.
+    #[arg(value_name = "N", value_parser = clap::value_parser!(u16).range(1..=larder::SHARDS_MAX as i64))]
+    pub(crate) shards: u16,
+    /// Say what was done as one JSON object: before, after (shards), entries.
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 #[derive(Debug, Args)]

@@ -17,6 +17,7 @@ mod memo;
 mod pack;
 mod progress;
 mod queue;
+mod reshard;
 mod store;
 mod tags;
 mod time;
@@ -96,6 +97,7 @@ fn run(cli: Cli) -> Result<Answer> {
         Command::Log(args) => upkeep::log(&place, &args),
         Command::Check(args) => upkeep::check(&place, &args),
         Command::Snapshot(args) => upkeep::snapshot(&place, &args),
+        Command::Reshard(args) => reshard::reshard(&place, &args),
         Command::Import(args) => import::import(&place, &args, escaped),
         Command::ImportWorker(args) => import::worker::work(&place, &args),
         Command::Export(args) => export::export(&place, &args, escaped),

@@ -61,6 +61,38 @@ impl Changes for Vec<Change> {
     }
 }
 
+/// Changes from two places.
+impl Changes for (&[Change], &[Change]) {
+    fn len(&self) -> usize {
+        self.0.len() + self.1.len()
+    }
+
+    fn hash(&self, n: usize) -> u64 {
+        self.nth(n).hash
+    }
+
+    fn draft(&self, n: usize) -> Draft<'_> {
+        self.nth(n).draft()
+    }
+
+    fn is_fresh(&self, n: usize) -> bool {
+        self.nth(n).fresh
+    }
+}
+
+trait Nth {
+    fn nth(&self, n: usize) -> &Change;
+}
+
+impl Nth for (&[Change], &[Change]) {
+    fn nth(&self, n: usize) -> &Change {
+        match n.checked_sub(self.0.len()) {
+            None => &self.0[n],
+            Some(n) => &self.1[n],
+        }
+    }
+}
+
 /// What was there of a key before its change.
 #[derive(Clone, Debug)]
 struct Before {
@@ -174,12 +206,14 @@ impl Store {
     fn find_all(&self, proof: &mut Proof, changes: &impl Changes) -> Result<Vec<Before>> {
         let keymap = Keymap::of(&self.files);
         let mut found = Vec::with_capacity(changes.len());
+        let mut files = Vec::new();
         let mut buffer = std::mem::take(&mut proof.old);
         for n in 0..changes.len() {
             if n + PREFETCH_AHEAD < changes.len() {
                 keymap.prefetch(changes.hash(n + PREFETCH_AHEAD));
             }
             let draft = changes.draft(n);
+            files.extend(draft.apart.map(|apart| apart.id));
             let mut old_tags = Vec::new();
             let (old, word) =
                 match self.find_to_write(draft.space, draft.key, changes.hash(n), &mut buffer)? {
@@ -212,15 +246,33 @@ impl Store {
             }
         }
         proof.old = buffer;
+        for one in found.iter_mut().filter(|_| !files.is_empty()) {
+            spare_files(&mut one.old, &files);
+        }
         Ok(found)
     }
 
-    fn commit_many(
+    /// Sees to it that `commit` of these changes, under the same lock, finds all it needs, and as much
+    /// as `slack_bytes` besides. Refuses what `commit` would refuse; changes no entry.
+    pub(crate) fn foresee(
+        &self,
+        proof: &mut Proof,
+        changes: &impl Changes,
+        slack_bytes: u64,
+    ) -> Result<()> {
+        let found = self.find_all(proof, changes)?;
+        self.make_ready(proof, changes, &found, slack_bytes)?;
+        Ok(())
+    }
+
+    /// Room for a batch, and for all that is noted beside it. Returns the bytes of its records too.
+    fn make_ready(
         &self,
         proof: &mut Proof,
         changes: &impl Changes,
         found: &[Before],
-    ) -> Result<()> {
+        slack_bytes: u64,
+    ) -> Result<(Room, u64)> {
         let (mut total, mut graves, mut removing, mut entries) = (0, 0, true, 0);
         let mut cells = BTreeMap::<u32, u64>::new();
         let mut postings = 0;
@@ -255,7 +307,8 @@ impl Store {
             });
         }
         self.make_graves(proof, graves)?;
-        let room = self.room(proof, Lane::Log, total, found.len() as u64, removing)?;
+        let records = found.len() as u64 + slack_bytes / 64;
+        let room = self.room(proof, Lane::Log, total + slack_bytes, records, removing)?;
         for (&space, &cells) in cells.iter().filter(|(_, cells)| **cells > 0) {
             self.reserve_cells(space, cells)?;
         }
@@ -275,6 +328,16 @@ impl Store {
         }
         let over = (new / 8 + 16).min(new + 2);
         self.took(Keymap::of(&self.files).reserve(&self.dir, over)?);
+        Ok((room, total))
+    }
+
+    fn commit_many(
+        &self,
+        proof: &mut Proof,
+        changes: &impl Changes,
+        found: &[Before],
+    ) -> Result<()> {
+        let (room, total) = self.make_ready(proof, changes, found, 0)?;
         let items = self.append_batch(proof, &room, changes, found);
         let ours = |item: &&Item| item.space == MAIN_SPACE;
         let sets = items.iter().filter(ours).filter(|item| item.is_set).count() as u64;
@@ -323,7 +386,11 @@ impl Store {
             set.map(|draft| draft.value.len() as u64).sum(),
         );
         self.logged(total);
-        for (&space, &cells) in cells.iter().filter(|(space, _)| **space > INNER_SPACE) {
+        let mut cells = BTreeMap::<u32, u64>::new();
+        for item in items.iter().filter(|item| item.space > INNER_SPACE) {
+            *cells.entry(item.space).or_default() += u64::from(item.needs_cell());
+        }
+        for (space, cells) in cells {
             self.densify_if_due(proof, space, cells);
         }
         let mut tags: Vec<u32> = items.iter().flat_map(|item| &item.tags).copied().collect();
@@ -672,6 +739,13 @@ impl Store {
             )?);
             at += head.len() as u64;
         }
+        let files: Vec<u64> = items
+            .iter()
+            .filter_map(|item| item.apart.map(|apart| apart.id))
+            .collect();
+        for item in &mut items {
+            spare_files(&mut item.old, &files);
+        }
         self.roll_forward(&items, &room, end - first.at, done)
     }
 
@@ -710,6 +784,13 @@ impl Store {
             tag_seq: head.options.tag_seq,
             expires_ms: head.options.expires_ms,
         })
+    }
+}
+
+/// A value file that an entry of the same batch is to have does not die with the entry that had it.
+fn spare_files(old: &mut Option<Replaced>, files: &[u64]) {
+    if let Some(old) = old {
+        old.apart = old.apart.filter(|apart| !files.contains(&apart.id));
     }
 }
 

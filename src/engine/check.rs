@@ -417,6 +417,11 @@ impl Check<'_, '_> {
         while let Some(next) = walk.next(&store.dir)? {
             let (at, summary) = match &next {
                 Next::Record { head, .. } if head.seq >= until => break,
+                // Lines of a batch whose writer died before its records were there.
+                Next::Damage {
+                    summary: Some(summary),
+                    ..
+                } if summary.seq >= until => break,
                 Next::Record { at, summary, .. } | Next::Damage { at, summary } => (*at, *summary),
             };
             lines += 1;

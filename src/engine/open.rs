@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::engine::create::{self, Identity};
+use crate::engine::fanout;
 use crate::engine::rebuild;
 use crate::engine::store::{Held, Opened, Store};
 use crate::error::{Error, Result};
@@ -32,6 +33,8 @@ pub(crate) struct Wish {
     pub(crate) any_filesystem: bool,
     /// Nothing is changed; `create` is false then.
     pub(crate) read_only: bool,
+    /// By who has all shards of the store it is one of.
+    pub(crate) as_shard: bool,
     pub(crate) clock: Arc<dyn Clock>,
     /// Of a store that is made.
     pub(crate) settings: Settings,
@@ -60,6 +63,9 @@ pub(crate) fn open(path: &Path, wish: &Wish) -> Result<Store> {
         let nearest = path.ancestors().skip(1).find(|parent| parent.exists());
         let nearest = nearest.filter(|parent| !parent.as_os_str().is_empty());
         host::check_filesystem(&Dir::open(nearest.unwrap_or(Path::new(".")), false)?)?;
+    }
+    if !wish.as_shard {
+        fanout::refuse_shard(path)?;
     }
     let dir = if wish.read_only {
         Dir::open_read_only(path)?
@@ -146,6 +152,15 @@ fn look(dir: &Dir) -> Result<There> {
         }
     }
     let (ours, strangers) = dir.list()?;
+    if ours
+        .iter()
+        .any(|name| matches!(name, Name::Fanout | Name::FanoutGate))
+    {
+        return Err(create::refuse(
+            dir,
+            "it is a store of several shards: open it with `Fanout`",
+        ));
+    }
     if any_segment_is_ours(dir)? {
         return Ok(There::Headless);
     }

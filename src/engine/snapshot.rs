@@ -11,7 +11,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use crate::engine::room::Lane;
-use crate::engine::store::Store;
+use crate::engine::store::{Proof, Store};
 use crate::error::{Error, Result};
 use crate::format::bucket::Place;
 use crate::format::header as layout;
@@ -97,11 +97,36 @@ impl Store {
         path: &Path,
         timeout: Option<Duration>,
     ) -> Result<SnapshotReport> {
-        let mut target = Target::open(path)?;
+        let target = Target::open(path)?;
         let pin = FileLock::share_made(&self.dir, Name::Pin, timeout)?;
         // Most of it off the lock, so that the rest is little.
         self.flush(timeout)?;
-        let sealed = self.seal_log(timeout)?;
+        let sealed = {
+            let mut held = Store::lock(self, timeout)?;
+            self.seal_log(held.parts().1)?
+        };
+        self.give_all(target, pin, &sealed)
+    }
+
+    /// The same for who has the lock, and keeps it.
+    pub(crate) fn snapshot_held(
+        &self,
+        proof: &mut Proof,
+        path: &Path,
+        timeout: Option<Duration>,
+    ) -> Result<SnapshotReport> {
+        let target = Target::open(path)?;
+        let pin = FileLock::share_made(&self.dir, Name::Pin, timeout)?;
+        let sealed = self.seal_log(proof)?;
+        self.give_all(target, pin, &sealed)
+    }
+
+    fn give_all(
+        &self,
+        mut target: Target,
+        pin: FileLock,
+        sealed: &Sealed,
+    ) -> Result<SnapshotReport> {
         self.sync_to(sealed.seq)?;
         let mut report = SnapshotReport::default();
         for &id in &sealed.segments {
@@ -141,28 +166,26 @@ impl Store {
     }
 
     /// Has all that is committed in segments nobody appends to any more, durable, and marked as such.
-    fn seal_log(&self, timeout: Option<Duration>) -> Result<Sealed> {
-        let mut held = Store::lock(self, timeout)?;
-        let (store, proof) = held.parts();
-        let header = &store.files.header;
-        let durable = store.sync_log()?;
-        store.append_mark(proof, durable)?;
+    fn seal_log(&self, proof: &mut Proof) -> Result<Sealed> {
+        let header = &self.files.header;
+        let durable = self.sync_log()?;
+        self.append_mark(proof, durable)?;
         for lane in [Lane::Log, Lane::Copies] {
             let is_begun = Place::from_bits(header.get(lane.tail())).is_some();
             if is_begun && header.number(lane.count()) > 0 {
-                store.rotate(lane, 0, 0, true)?;
+                self.rotate(lane, 0, 0, true)?;
             }
         }
         // What is active now holds no record.
         let tails = [Lane::Log, Lane::Copies]
             .map(|lane| Place::from_bits(header.get(lane.tail())).map(|tail| tail.slot));
-        let mut rows = segments::rows(&store.files)?;
+        let mut rows = segments::rows(&self.files)?;
         rows.retain(|row| !tails.contains(&Some(row.slot)));
         Ok(Sealed {
             segments: rows.iter().map(|row| row.id).collect(),
-            dead: store.graves_now().into_iter().collect(),
+            dead: self.graves_now().into_iter().collect(),
             end: header.get(layout::NEXT_FILE_AT),
-            seq: store.committed(),
+            seq: self.committed(),
         })
     }
 }

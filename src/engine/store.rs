@@ -61,6 +61,8 @@ pub(crate) struct Store {
     /// How far segments were looked through for entries above `max_age`.
     pub(crate) aged: std::sync::Mutex<crate::engine::aged::Aged>,
     pub(crate) densifying: std::sync::Mutex<Option<crate::engine::densify::Densifying>>,
+    /// Of a shard of several: where it stands among them.
+    pub(crate) siblings: std::sync::OnceLock<crate::engine::crossing::Siblings>,
     /// How far a durable mark says the log is durable, as far as this handle knows.
     pub(crate) marked: AtomicU64,
     /// Bytes logged by this handle since it last did a step towards room.
@@ -124,6 +126,7 @@ impl Store {
             stuck: std::sync::Mutex::default(),
             aged: std::sync::Mutex::default(),
             densifying: std::sync::Mutex::new(None),
+            siblings: std::sync::OnceLock::new(),
             debt: AtomicU64::new(0),
             marked: AtomicU64::new(0),
             moved_checked_ms: AtomicU64::new(0),
@@ -171,12 +174,21 @@ impl Store {
     }
 
     /// Waits for the writer lock; repairs what a dead holder left.
-    pub(crate) fn lock<S: Deref<Target = Store>>(
+    pub(crate) fn lock<S: Deref<Target = Store> + Clone>(
         store: S,
         timeout: Option<Duration>,
     ) -> Result<Held<S>> {
         store.may_write()?;
-        Store::lock_as_opener(store, timeout)
+        loop {
+            let held = Store::lock_as_opener(store.clone(), timeout)?;
+            if held.store.files.header.get(layout::CROSSING_AT) == 0 {
+                return Ok(held);
+            }
+            // Whoever crosses has this lock until its part is done: it died. Off the lock, for the first
+            // shard's comes first.
+            drop(held);
+            store.complete_crossing(timeout)?;
+        }
     }
 
     /// The same for an opener, who makes the mapped files fit the log even in memory.

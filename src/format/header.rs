@@ -163,6 +163,11 @@ pub(crate) const WATCHED_UNTIL_AT: u64 = 7040;
 pub(crate) const FEED_LOST_AT: u64 = 7048;
 /// Where the words of upkeep end.
 pub(crate) const UPKEEP_END: u64 = 7104;
+/// Of a shard of several: number of the batch across shards that has a part here not yet applied; 0:
+/// none. The largest number: the store has moved to other shards (`engine/crossing.rs`). Of the first
+/// shard: the newest such batch that readers may see. Not under QUIET: an opener finds both from the log.
+pub(crate) const CROSSING_AT: u64 = 7104;
+pub(crate) const DECIDED_AT: u64 = 7112;
 
 /// Named spaces: see [`space`].
 pub(crate) const SPACES_AT: u64 = 32768;
@@ -226,7 +231,7 @@ const _: () =
 const _: () = assert!(RING_AT + RING_LEVELS * RING_LEN * 8 <= BELLS_AT);
 const _: () = assert!(BELLS_AT + BELLS * BELL_LEN == SPACES_AT);
 const _: () = assert!(JOURNAL_AT + 8 + JOURNAL_PAIRS as u64 * 16 <= COPY_TAIL_AT);
-const _: () = assert!(UPKEEP_END <= STREAMS_AT);
+const _: () = assert!(UPKEEP_END <= CROSSING_AT && DECIDED_AT < STREAMS_AT);
 const _: () = assert!(SPACES_AT + SPACE_LEN * crate::limits::SPACES_MAX as u64 == HEADER_LEN);
 const _: () = assert!(STREAMS_AT + STREAM_LEN * crate::limits::STREAMS_MAX as u64 == GRAVES_AT);
 const _: () = assert!(GRAVES_AT + GRAVES * 16 == PARTICIPANTS_AT);

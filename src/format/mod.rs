@@ -1,6 +1,7 @@
 //! Bytes to values and back. No file here reads or writes a disk, takes a lock or knows the time.
 
 pub(crate) mod bucket;
+pub(crate) mod fanout;
 pub(crate) mod header;
 pub(crate) mod key;
 pub(crate) mod name;

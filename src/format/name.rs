@@ -17,6 +17,16 @@
 //! | `pin`          | shared by who needs files to stay           | empty            |
 //! | `holds`        | byte-range locks of `Cache::hold`           | empty            |
 //! | `damaged/`     | what a repair set aside; never read         | nobody's         |
+//!
+//! In the directory of a store of several shards, each in a directory of its own:
+//!
+//! | name           | what                                        |
+//! |----------------|---------------------------------------------|
+//! | `fanout`       | how many shards, of which generation        |
+//! | `fanout.new`   | the same on its way                         |
+//! | `fanout.gate`  | a lock: who makes or changes the shards     |
+//! | `G-NNN/`       | shard NNN of generation G                   |
+//! | `cache/NAME/`  | a store of its own                          |
 
 /// What a file in a store's directory is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -36,6 +46,21 @@ pub(crate) enum Name {
     Posts(u64),
     Ghost(u64),
     Order { space: u32, generation: u64 },
+    Fanout,
+    FanoutNew,
+    FanoutGate,
+}
+
+/// The directory of a shard.
+pub(crate) fn shard(generation: u64, index: usize) -> String {
+    format!("{generation}-{index:03}")
+}
+
+/// The generation and index of a shard whose directory is called `text`; `None`: it is none.
+pub(crate) fn parse_shard(text: &str) -> Option<(u64, usize)> {
+    let (generation, index) = text.split_once('-')?;
+    let parsed = (generation.parse().ok()?, index.parse().ok()?);
+    (shard(parsed.0, parsed.1) == text).then_some(parsed)
 }
 
 impl std::fmt::Display for Name {
@@ -45,6 +70,9 @@ impl std::fmt::Display for Name {
             Name::Gate => f.write_str("gate"),
             Name::Holds => f.write_str("holds"),
             Name::Pin => f.write_str("pin"),
+            Name::Fanout => f.write_str("fanout"),
+            Name::FanoutNew => f.write_str("fanout.new"),
+            Name::FanoutGate => f.write_str("fanout.gate"),
             Name::Participant(index) => write!(f, "p-{index:03}"),
             Name::Segment(id) => write!(f, "{id:016x}.seg"),
             Name::Value(id) => write!(f, "{id:016x}.val"),
@@ -68,6 +96,9 @@ impl Name {
             "gate" => Name::Gate,
             "holds" => Name::Holds,
             "pin" => Name::Pin,
+            "fanout" => Name::Fanout,
+            "fanout.new" => Name::FanoutNew,
+            "fanout.gate" => Name::FanoutGate,
             _ if text.starts_with("p-") => Name::Participant(text[2..].parse().ok()?),
             _ => {
                 let (stem, end) = text.split_once('.')?;
@@ -117,6 +148,9 @@ mod tests {
             Name::Posts(1),
             Name::Ghost(2),
             Name::Pin,
+            Name::Fanout,
+            Name::FanoutNew,
+            Name::FanoutGate,
             Name::Order {
                 space: 0,
                 generation: 9,
@@ -138,6 +172,27 @@ mod tests {
             "keymap.-1",
         ] {
             assert_eq!(Name::parse(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn shards_are_told_by_their_directories() {
+        for (generation, index) in [(1, 0), (12, 7), (u64::MAX, 255)] {
+            let text = super::shard(generation, index);
+            assert_eq!(super::parse_shard(&text), Some((generation, index)));
+        }
+        for bad in [
+            "",
+            "1-1",
+            "01-001",
+            "1-0001",
+            "-001",
+            "order-001",
+            "p-001",
+            "1-",
+            "1-00x",
+        ] {
+            assert_eq!(super::parse_shard(bad), None, "{bad}");
         }
     }
 }

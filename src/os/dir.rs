@@ -351,6 +351,16 @@ impl Dir {
         Ok((ours, strangers))
     }
 
+    /// Removes the directory `name` in this one and all that is in it; one that is not there is gone.
+    pub(crate) fn remove_below(&self, name: &str) -> Result<()> {
+        let path = self.path.join(name);
+        match std::fs::remove_dir_all(&path) {
+            Ok(()) => Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(error) => Err(Error::io("removing the directory", path, error)),
+        }
+    }
+
     /// Allocates the bytes `at..at + len` of a file for good; the file keeps its other bytes.
     ///
     /// A file that was shorter is made longer. A refusal leaves nothing allocated that was not.

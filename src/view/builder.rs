@@ -11,6 +11,7 @@ use crate::format::settings::{Compression, Durability, Settings};
 use crate::os::clock::{Clock, SystemClock};
 use crate::policy::{CullPolicy, Policy};
 use crate::view::cache::Cache;
+use crate::view::fanout::{self, Fanout};
 use crate::view::handle::Handle;
 
 type Setter = Arc<dyn Fn(&mut Settings) + Send + Sync>;
@@ -207,15 +208,7 @@ impl Builder {
                 Err(error)
             }
         })?;
-        let wish = Wish {
-            create: self.create && !self.read_only,
-            read_only: self.read_only,
-            any_filesystem: self.any_filesystem,
-            clock: Arc::clone(&self.clock),
-            // The opening waits for another's as long as a write would.
-            timeout: settings.lock_timeout,
-            settings,
-        };
+        let wish = self.wish(settings);
         let cache = Cache::of(Handle::open(dir.as_ref(), wish)?);
         if !self.setters.is_empty() {
             let before = cache.settings()?;
@@ -229,21 +222,72 @@ impl Builder {
                 cache.update_settings(|settings| self.apply(settings))?;
             }
         }
-        if !self.read_only {
-            cache.start_syncing()?;
-            let store = cache.store()?;
-            if let Some(policy) = self.own_policy {
-                // A new handle has none yet.
-                let _ = store.own_policy.set(policy);
-            }
-            if self.keeps && !store.dir.is_read_only() {
-                keeper::start(store);
-            }
-        }
+        self.begin(&cache)?;
         Ok(cache)
     }
 
-    fn apply(&self, settings: &mut Settings) {
+    /// Opens the store in `dir` that is divided into shards, or makes one; `shards`: into how many, `None`:
+    /// as many as it has, a new one by the number of processors.
+    ///
+    /// What is set here is for the whole: `size_limit_bytes` and `count_limit` of all shards together. A
+    /// policy given by [`Builder::custom_policy`] culls each shard for itself.
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// let fanout = larder::Cache::builder().size_limit_bytes(64 << 20).open_fanout(dir.path(), 4)?;
+    /// fanout.set("answer", "42")?;
+    /// assert_eq!((fanout.shards(), fanout.settings()?.size_limit_bytes), (4, 64 << 20));
+    /// # Ok::<(), larder::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`Builder::open`]; [`InvalidSetting`](crate::Error::InvalidSetting), which says the right number,
+    /// when the store has another number of shards ([`Fanout::reshard`] changes it), and when a shard's
+    /// part of a limit would be below [`SIZE_LIMIT_MIN`](crate::SIZE_LIMIT_MIN).
+    pub fn open_fanout(
+        self,
+        dir: impl AsRef<Path>,
+        shards: impl Into<Option<usize>>,
+    ) -> Result<Fanout> {
+        fanout::open::open(&self, dir.as_ref(), shards.into())
+    }
+
+    pub(super) fn wish(&self, settings: Settings) -> Wish {
+        Wish {
+            create: self.create && !self.read_only,
+            read_only: self.read_only,
+            as_shard: false,
+            any_filesystem: self.any_filesystem,
+            clock: Arc::clone(&self.clock),
+            // The opening waits for another's as long as a write would.
+            timeout: settings.lock_timeout,
+            settings,
+        }
+    }
+
+    /// What runs beside an opened store, if it was asked for.
+    pub(super) fn begin(&self, cache: &Cache) -> Result<()> {
+        if self.read_only {
+            return Ok(());
+        }
+        cache.start_syncing()?;
+        let store = cache.store()?;
+        if let Some(policy) = &self.own_policy {
+            // A new handle has none yet.
+            let _ = store.own_policy.set(Arc::clone(policy));
+        }
+        if self.keeps && !store.dir.is_read_only() {
+            keeper::start(store);
+        }
+        Ok(())
+    }
+
+    /// Whether anything was set.
+    pub(super) fn has_settings(&self) -> bool {
+        !self.setters.is_empty()
+    }
+
+    pub(super) fn apply(&self, settings: &mut Settings) {
         for setter in &self.setters {
             setter(settings);
         }

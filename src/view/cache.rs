@@ -417,6 +417,16 @@ impl Cache {
         Typed::new(self.clone())
     }
 
+    /// A transaction that is about `key` alone.
+    pub(crate) fn transact_on<T>(
+        &self,
+        key: &[u8],
+        work: impl Fn(&crate::Transaction) -> Result<T>,
+    ) -> Result<T> {
+        let _ = key;
+        self.transact(work)
+    }
+
     pub(crate) fn count_decode_failure(&self) {
         if let Ok(store) = self.store() {
             store

@@ -186,6 +186,25 @@ impl Iter {
     }
 }
 
+impl Iter {
+    /// The next entry from either end, and when it was stored, in seconds since 1970.
+    pub(crate) fn step(&mut self, forward: bool) -> Option<Result<(u64, Vec<u8>, Value)>> {
+        self.step_with(forward, |store, hit, buffer| {
+            let second = store.created_ms / 1_000 + u64::from(hit.head.stored_s);
+            Ok(item(store, hit, buffer)?.map(|(key, value)| (second, key, value)))
+        })
+    }
+
+    /// What `take` makes of the next entry from either end.
+    pub(crate) fn step_with<T>(
+        &mut self,
+        forward: bool,
+        take: impl Fn(&Store, Hit<'_>, &mut Vec<u8>) -> Result<Option<T>>,
+    ) -> Option<Result<T>> {
+        self.0.step(forward, take)
+    }
+}
+
 fn item(store: &Store, hit: Hit<'_>, buffer: &mut Vec<u8>) -> Result<Option<(Vec<u8>, Value)>> {
     let key = hit.key(buffer).to_vec();
     let bytes = std::mem::take(buffer);

@@ -86,6 +86,15 @@ fn inner_key(prefix: Option<&[u8]>) -> Vec<u8> {
     }
 }
 
+/// The queue whose inner key this is; `None`: it is no queue's.
+pub(crate) fn prefix_of(inner: &[u8]) -> Option<Option<&[u8]>> {
+    match inner.strip_prefix(INNER_PREFIX)?.split_first()? {
+        (b'-', []) => Some(None),
+        (b'+', prefix) => Some(Some(prefix)),
+        _ => None,
+    }
+}
+
 /// The key of an item.
 fn item_key(prefix: Option<&[u8]>, number: u64) -> Vec<u8> {
     let digits = format!("{number:015}").into_bytes();

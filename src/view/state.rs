@@ -96,6 +96,11 @@ pub(crate) fn is_inside(store: &Arc<Store>) -> bool {
     OPEN.with_borrow(|open| !open.is_empty() && open.iter().any(|(at, _)| *at == address(store)))
 }
 
+/// Whether this thread is in a transaction on any store: it must wait for no other lock.
+pub(crate) fn is_any_open() -> bool {
+    OPEN.with_borrow(|open| !open.is_empty())
+}
+
 /// Takes a thread's note of a transaction away when it ends, also by a panic.
 pub(crate) struct Entered;
 
@@ -115,7 +120,12 @@ impl Drop for Entered {
 impl State {
     pub(crate) fn begin(store: &Arc<Store>, timeout: Option<Duration>) -> Result<State> {
         let held = Store::lock(Arc::clone(store), timeout)?;
-        Ok(State {
+        Ok(State::over(store, held))
+    }
+
+    /// A transaction over a store whose lock is had.
+    pub(crate) fn over(store: &Arc<Store>, held: Held<Arc<Store>>) -> State {
+        State {
             held,
             store: Arc::clone(store),
             changes: Vec::new(),
@@ -128,7 +138,68 @@ impl State {
             numbered: 0,
             is_in_reserve: false,
             now_ms: store.now_ms(),
-        })
+        }
+    }
+
+    pub(crate) fn changes(&self) -> &[Change] {
+        &self.changes
+    }
+
+    /// A change that is no caller's.
+    pub(crate) fn add(&mut self, change: Change) {
+        self.push(change);
+    }
+
+    /// Commits entries that name the files of this transaction's new large values: from then on the files
+    /// are the store's. `name` is given the changes and the files.
+    pub(crate) fn hand_over_files(
+        &mut self,
+        name: impl FnOnce(&Store, &[Change], &[u64]) -> Vec<Change>,
+    ) -> Result<()> {
+        if self.streams.is_empty() {
+            return Ok(());
+        }
+        let files: Vec<u64> = self.streams.iter().map(|stream| stream.id).collect();
+        let (store, proof) = self.held.parts();
+        let named = name(store, &self.changes, &files);
+        if named.is_empty() {
+            return Ok(());
+        }
+        store.commit_inner(proof, &named)?;
+        self.keep_named(&named);
+        Ok(())
+    }
+
+    /// The files of new large values that changes name are the store's.
+    ///
+    /// One that was set and replaced again in the transaction is of no record: it goes with the transaction,
+    /// when the lock is given back.
+    fn keep_named(&mut self, changes: &[Change]) {
+        let files = |change: &Change| Some(change.set.as_ref()?.apart?.id);
+        for stream in std::mem::take(&mut self.streams) {
+            if changes
+                .iter()
+                .any(|change| files(change) == Some(stream.id))
+            {
+                stream.keep();
+            } else {
+                self.streams.push(stream);
+            }
+        }
+    }
+
+    /// Sees to it that these changes and `more` find their room, making it under the lock if need be.
+    pub(crate) fn foresee(&mut self, more: &[Change], slack_bytes: u64) -> Result<()> {
+        let (store, proof) = self.held.parts();
+        let all = (&self.changes[..], more);
+        match store.foresee(proof, &all, slack_bytes) {
+            Err(Error::Full { needed_bytes, .. })
+                if store.make_way_locked(proof, needed_bytes)? =>
+            {
+                store.foresee(proof, &all, slack_bytes)
+            }
+            done => done,
+        }
     }
 
     /// The lock's parts for the engine's calls.
@@ -138,6 +209,11 @@ impl State {
 
     /// Makes all changes happen, and tells those who wait for them.
     pub(crate) fn commit(mut self) -> Result<()> {
+        self.commit_held()
+    }
+
+    /// The same; the lock stays had.
+    pub(crate) fn commit_held(&mut self) -> Result<()> {
         self.check_fork()?;
         let store = Arc::clone(&self.store);
         let rings = std::mem::take(&mut self.rings);
@@ -173,7 +249,7 @@ impl State {
         self.store.committed() + self.numbered
     }
 
-    fn make_changes(mut self) -> Result<()> {
+    fn make_changes(&mut self) -> Result<()> {
         let mut changes = std::mem::take(&mut self.changes);
         changes.retain(|change| !change.is_void);
         let (store, proof) = self.held.parts();
@@ -193,18 +269,7 @@ impl State {
             store.cull_to_quota(proof, id, &Spared::nothing())?;
         }
         store.upkeep_beside(proof, &Spared(before + 1..store.committed() + 1));
-        for stream in self.streams.drain(..) {
-            // One that was set and replaced again in the transaction is of no record: it goes.
-            if changes.iter().any(|change| {
-                change
-                    .set
-                    .as_ref()
-                    .and_then(|set| set.apart)
-                    .is_some_and(|apart| apart.id == stream.id)
-            }) {
-                stream.keep();
-            }
-        }
+        self.keep_named(&changes);
         for (name, id) in self.new_tags.drain() {
             self.store.remember_tag(&name, id);
         }
@@ -426,6 +491,20 @@ impl State {
         Ok(())
     }
 
+    /// As [`State::set`], with the second of an earlier storing, and as the item of a queue it was.
+    pub(crate) fn set_as_stored(
+        &mut self,
+        key: &[u8],
+        prepared: Prepared<'_>,
+        tags: &[Vec<u8>],
+        (stored_s, is_item): (u32, bool),
+    ) -> Result<()> {
+        let tags = self.tag_ids(tags)?;
+        let (payload, stream) = prepared.into_payload(tags, stored_s);
+        self.streams.extend(stream);
+        self.put(MAIN_SPACE, key, Payload { is_item, ..payload })
+    }
+
     /// The ids of tags; new ones are named in this transaction.
     fn tag_ids(&mut self, names: &[Vec<u8>]) -> Result<Vec<u32>> {
         prepare::check_tags(names)?;
@@ -525,7 +604,7 @@ impl State {
     }
 
     /// Whether it has changed anything in a space.
-    pub(crate) fn changes(&self, space: u32) -> bool {
+    pub(crate) fn touches(&self, space: u32) -> bool {
         self.changes.iter().any(|change| change.space == space)
     }
 

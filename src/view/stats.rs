@@ -60,6 +60,31 @@ impl Stats {
         (self.bytes_put > 0).then(|| self.bytes_logged as f64 / self.bytes_put as f64)
     }
 
+    /// Counters of two stores together.
+    pub(crate) fn plus(self, other: Stats) -> Stats {
+        Stats {
+            hits: self.hits + other.hits,
+            misses: self.misses + other.misses,
+            sets: self.sets + other.sets,
+            deletes: self.deletes + other.deletes,
+            batches: self.batches + other.batches,
+            expired: self.expired + other.expired,
+            culled: self.culled + other.culled,
+            evicted: self.evicted + other.evicted,
+            decode_failures: self.decode_failures + other.decode_failures,
+            lock_waits: self.lock_waits + other.lock_waits,
+            repairs: self.repairs + other.repairs,
+            syncs: self.syncs + other.syncs,
+            bytes_set: self.bytes_set + other.bytes_set,
+            bytes_logged: self.bytes_logged + other.bytes_logged,
+            bytes_kept: self.bytes_kept + other.bytes_kept,
+            bytes_put: self.bytes_put + other.bytes_put,
+            bytes_freed: self.bytes_freed + other.bytes_freed,
+            seconds_saved: self.seconds_saved + other.seconds_saved,
+            damaged: self.damaged + other.damaged,
+        }
+    }
+
     pub(crate) fn read(store: &Store, reset: bool) -> Stats {
         let header = &store.files.header;
         let take = |at: u64| {

@@ -367,6 +367,15 @@ impl Transaction {
             }))
     }
 
+    /// When this version was stored, in seconds since 1970; 0: there is none.
+    pub(crate) fn stored_at_s(&self, key: &[u8]) -> Result<u64> {
+        let state = self.state.borrow();
+        let entry = state.entry(self.space, key)?;
+        let second =
+            |payload: Payload| state.store.created_ms / 1_000 + u64::from(payload.stored_s);
+        Ok(entry.map_or(0, second))
+    }
+
     /// The entry inserted first.
     ///
     /// # Errors

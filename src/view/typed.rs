@@ -1,6 +1,6 @@
 //! `Typed`: a cache with keys and values of Rust types.
 //!
-//! A thin coat over [`Cache`]: owns nothing in the store but the way keys ([`Key`]) and values
+//! A thin coat over [`Cache`] or `Fanout`: owns nothing in the store but the way keys ([`Key`]) and values
 //! ([`Codec`]) become bytes.
 //! Holds: a value is read back by the codec and the type name it was written with, or not at all.
 //! Never takes a lock, opens a file, or knows the clock.
@@ -16,11 +16,12 @@ use crate::format::key::Key;
 use crate::view::cache::Cache;
 use crate::view::codec::{Bincode, Codec, TypeName};
 use crate::view::options::{Expiry, SetOptions};
+use crate::view::shelf::Shelf;
 use crate::view::value::{CODEC_ID_MAX, Value, ValueKind};
 
 /// A cache whose keys are `K` and whose values are `V`, written by the codec `C`.
 ///
-/// Made by [`Cache::typed`]; cheap to clone. Look-ups take borrowed forms as a `HashMap` does: `&str`
+/// Made by [`Cache::typed`] and [`Fanout::typed`](crate::Fanout::typed); cheap to clone. Look-ups take borrowed forms as a `HashMap` does: `&str`
 /// where `K` is `String` (see [`Key`]).
 ///
 /// ```
@@ -65,8 +66,8 @@ use crate::view::value::{CODEC_ID_MAX, Value, ValueKind};
 /// All views of a store share its keys. Values that are not of this view's type, and keys that are
 /// not of its key type, are errors of single items when iterating, which then goes on. Byte keys of
 /// the plain [`Cache`] that happen to be a typed key's encoding are that key.
-pub struct Typed<K, V, C = Bincode> {
-    cache: Cache,
+pub struct Typed<K, V, C = Bincode, S = Cache> {
+    cache: S,
     name: TypeName,
     /// `K`, `V` and `C` only ever pass through; a view can be sent and shared whatever they are.
     types: PhantomData<fn(K, C) -> V>,
@@ -90,8 +91,8 @@ pub struct TypedEntry<V> {
     pub size_bytes: u64,
 }
 
-impl<K, V, C> Typed<K, V, C> {
-    pub(crate) fn new(cache: Cache) -> Self {
+impl<K, V, C, S> Typed<K, V, C, S> {
+    pub(crate) fn new(cache: S) -> Self {
         let name = TypeName::new(std::any::type_name::<V>());
         Typed {
             cache,
@@ -102,7 +103,7 @@ impl<K, V, C> Typed<K, V, C> {
 
     /// The same view with another codec: [`Json`](crate::Json), [`Raw`](crate::Raw) or your own.
     #[must_use]
-    pub fn with_codec<C2: Codec<V>>(self) -> Typed<K, V, C2> {
+    pub fn with_codec<C2: Codec<V>>(self) -> Typed<K, V, C2, S> {
         Typed {
             cache: self.cache,
             name: self.name,
@@ -122,14 +123,14 @@ impl<K, V, C> Typed<K, V, C> {
         }
     }
 
-    /// The cache below.
+    /// The store below.
     #[must_use]
-    pub fn cache(&self) -> &Cache {
+    pub fn cache(&self) -> &S {
         &self.cache
     }
 }
 
-impl<K: Key, V, C: Codec<V>> Typed<K, V, C> {
+impl<K: Key, V, C: Codec<V>, S: Shelf> Typed<K, V, C, S> {
     /// The key's value; `None` when it is absent or expired.
     ///
     /// # Errors
@@ -338,15 +339,7 @@ impl<K: Key, V, C: Codec<V>> Typed<K, V, C> {
         K: Borrow<Q>,
         Q: Key + ?Sized,
     {
-        let key = bytes_of(key)?;
-        self.cache.transact(|transaction| {
-            let Some(value) = transaction.get(&key)? else {
-                return Ok(None);
-            };
-            let value = self.read(&value)?;
-            transaction.delete(&key)?;
-            Ok(Some(value))
-        })
+        self.cache.pop_if(&bytes_of(key)?, |value| self.read(value))
     }
 
     /// All keys and values in insertion order, from both ends.
@@ -356,7 +349,7 @@ impl<K: Key, V, C: Codec<V>> Typed<K, V, C> {
     /// follows.
     pub fn iter(
         &self,
-    ) -> Result<impl DoubleEndedIterator<Item = Result<(K::Owned, V)>> + use<'_, K, V, C>> {
+    ) -> Result<impl DoubleEndedIterator<Item = Result<(K::Owned, V)>> + use<'_, K, V, C, S>> {
         Ok(self.cache.iter()?.map(|item| self.item(item)))
     }
 
@@ -366,7 +359,7 @@ impl<K: Key, V, C: Codec<V>> Typed<K, V, C> {
     /// See [`Typed`]; each item is a result of its own.
     pub fn keys(
         &self,
-    ) -> Result<impl DoubleEndedIterator<Item = Result<K::Owned>> + use<'_, K, V, C>> {
+    ) -> Result<impl DoubleEndedIterator<Item = Result<K::Owned>> + use<'_, K, V, C, S>> {
         Ok(self.cache.keys()?.map(|key| K::decode(&key?)))
     }
 
@@ -377,7 +370,7 @@ impl<K: Key, V, C: Codec<V>> Typed<K, V, C> {
     /// As for [`iter`](Typed::iter).
     pub fn iter_sorted(
         &self,
-    ) -> Result<impl DoubleEndedIterator<Item = Result<(K::Owned, V)>> + use<'_, K, V, C>> {
+    ) -> Result<impl DoubleEndedIterator<Item = Result<(K::Owned, V)>> + use<'_, K, V, C, S>> {
         Ok(self.cache.iter_sorted()?.map(|item| self.item(item)))
     }
 
@@ -401,7 +394,7 @@ impl<K: Key, V, C: Codec<V>> Typed<K, V, C> {
     pub fn range<Q, R>(
         &self,
         range: R,
-    ) -> Result<impl DoubleEndedIterator<Item = Result<(K::Owned, V)>> + use<'_, K, V, C, Q, R>>
+    ) -> Result<impl DoubleEndedIterator<Item = Result<(K::Owned, V)>> + use<'_, K, V, C, S, Q, R>>
     where
         K: Borrow<Q>,
         Q: Key + ?Sized,
@@ -452,7 +445,7 @@ fn bound_of<Q: Key + ?Sized>(bound: Bound<&Q>) -> Result<Bound<Vec<u8>>> {
     })
 }
 
-impl<K, V, C> Clone for Typed<K, V, C> {
+impl<K, V, C, S: Clone> Clone for Typed<K, V, C, S> {
     fn clone(&self) -> Self {
         Typed {
             cache: self.cache.clone(),
@@ -462,7 +455,7 @@ impl<K, V, C> Clone for Typed<K, V, C> {
     }
 }
 
-impl<K, V, C> fmt::Debug for Typed<K, V, C> {
+impl<K, V, C, S: Shelf> fmt::Debug for Typed<K, V, C, S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Typed")
             .field("path", &self.cache.path())

@@ -164,7 +164,7 @@ impl<K: Key, V, C: Codec<V>> Index<K, V, C> {
 fn inserted(transaction: &Transaction, side: Side) -> Result<Option<Vec<u8>>> {
     let space = transaction.space;
     let mut state = transaction.state.borrow_mut();
-    if !state.changes(space) {
+    if !state.touches(space) {
         let (store, proof) = state.held();
         let mut buffer = Vec::new();
         let end = match side {
