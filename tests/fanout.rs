@@ -1044,3 +1044,77 @@ fn a_fork_goes_on_in_both() {
     }
     assert_sound(&fanout);
 }
+
+#[test]
+fn what_is_missing_is_made_once_and_kept_in_its_shard() {
+    let dir = common::work_dir();
+    let fanout = Cache::builder()
+        .open_fanout(dir.path(), Some(4))
+        .expect("a store");
+    let keys: Vec<String> = (0..40).map(|n| format!("key/{n}")).collect();
+    let mut made = 0;
+    for round in 0..2 {
+        let values = fanout
+            .get_or_compute_many(&keys, None, |missing| {
+                made += missing.len();
+                Ok::<_, larder::Error>(missing.iter().map(|key| key.to_uppercase()).collect())
+            })
+            .expect("values");
+        for (key, value) in keys.iter().zip(&values) {
+            assert_eq!(value.as_ref(), key.to_uppercase().as_bytes(), "{round}");
+        }
+    }
+    assert_eq!(made, 40);
+    let value = fanout
+        .get_or_compute("key/0", None, || -> larder::Result<&str> {
+            panic!("it is there")
+        })
+        .expect("the value");
+    assert_eq!(value.as_ref(), b"KEY/0");
+}
+
+#[test]
+fn views_of_a_divided_store_stay_when_it_is_divided_anew() {
+    let dir = common::work_dir();
+    let fanout = Cache::builder()
+        .open_fanout(dir.path(), Some(2))
+        .expect("a store");
+    let jobs = fanout.queue::<u32>("jobs").expect("a queue");
+    let last = fanout.deque::<u32>("last").expect("a deque");
+    fanout
+        .views()
+        .expect("the views")
+        .transact(|_| {
+            jobs.push(&7)?;
+            last.push_back(&7)
+        })
+        .expect("one batch");
+    fanout.set("k", "v").expect("set");
+    drop((jobs, last, fanout));
+    larder::Fanout::reshard(dir.path(), 3).expect("three shards");
+    let fanout = larder::Fanout::open(dir.path()).expect("it opens");
+    assert_eq!(fanout.shards(), 3);
+    assert_eq!(fanout.get("k").expect("get").as_deref(), Some(&b"v"[..]));
+    assert_eq!(
+        fanout
+            .deque::<u32>("last")
+            .expect("a deque")
+            .pop_front()
+            .expect("pop"),
+        Some(7)
+    );
+    let jobs = fanout.queue::<u32>("jobs").expect("a queue");
+    let job = jobs.lease(Duration::from_secs(60)).expect("lease");
+    assert_eq!(job.map(|job| *job), Some(7));
+    let index = fanout.index::<String, u32>("names").expect("an index");
+    index.insert("a", &1).expect("insert");
+    assert_eq!(
+        fanout
+            .views()
+            .expect("views")
+            .view_names(larder::ViewKind::Index)
+            .expect("names")
+            .len(),
+        1
+    );
+}

@@ -314,7 +314,7 @@ fn full_store(dir: &std::path::Path, options: &SetOptions) -> (Cache, u64) {
 
 #[test]
 fn a_store_with_no_room_left_can_be_emptied() {
-    for way in ["clear", "evict", "expire"] {
+    for way in ["clear", "evict", "expire", "delete"] {
         let dir = common::work_dir();
         let options = match way {
             "expire" => SetOptions::default().ttl(Duration::from_secs(2)),
@@ -327,6 +327,9 @@ fn a_store_with_no_room_left_can_be_emptied() {
         let removed = match way {
             "clear" => store.clear(),
             "evict" => store.evict_tag("all"),
+            "delete" => (0..entries)
+                .map(|n| store.delete(format!("key/{n}")).map(u64::from))
+                .sum(),
             _ => store.expire(),
         };
         let removed = removed.unwrap_or_else(|error| panic!("{way} of {entries}: {error}"));

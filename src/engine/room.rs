@@ -5,7 +5,7 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use crate::engine::store::{Proof, Store};
+use crate::engine::store::{Proof, Store, Use};
 use crate::error::{Error, Result};
 use crate::format::bucket::Place;
 use crate::format::header::{self as layout, row, state};
@@ -92,8 +92,24 @@ impl Store {
         records: u64,
         removing: bool,
     ) -> Result<Room> {
+        let what_for = match removing || proof.in_reserve {
+            false => Use::Entries,
+            true if lane == Lane::Copies => Use::Copies,
+            true => Use::Removing,
+        };
+        self.room_for(lane, bytes, records, what_for)
+    }
+
+    /// Room for a mark of so many bytes in the log.
+    pub(crate) fn room_for_mark(&self, proof: &Proof, bytes: u64) -> Result<Room> {
+        let _ = proof;
+        self.room_for(Lane::Log, bytes, 1, Use::Marks)
+    }
+
+    fn room_for(&self, lane: Lane, bytes: u64, records: u64, what_for: Use) -> Result<Room> {
         let header = &self.files.header;
-        let removing = removing || proof.in_reserve;
+        let removing = what_for != Use::Entries;
+        let kept_free = if removing { 0 } else { RESERVE_BYTES };
         for _ in 0..2 {
             let tail = Place::from_bits(header.get(lane.tail()));
             if tail.is_none() && lane == Lane::Log {
@@ -108,7 +124,7 @@ impl Store {
                 None => None,
             };
             let Some((tail, segment)) = active else {
-                self.rotate(lane, bytes + RESERVE_BYTES, records, removing)?;
+                self.rotate_for(lane, bytes + kept_free, records, what_for)?;
                 continue;
             };
             let index = header.number(lane.count());
@@ -125,7 +141,7 @@ impl Store {
                     + ((index + records) * SUMMARY_LEN).next_multiple_of(STEP)
                     <= size
             {
-                self.extend_front(lane, &segment, tail.at + bytes, reserve, removing)?;
+                self.extend_front(lane, &segment, tail.at + bytes, reserve, what_for)?;
                 self.extend_back(lane, &segment, (index + records) * SUMMARY_LEN)?;
                 self.make_present(lane, &segment, tail.at, bytes);
                 return Ok(Room {
@@ -135,7 +151,7 @@ impl Store {
                     index,
                 });
             }
-            self.rotate(lane, bytes + RESERVE_BYTES, records, removing)?;
+            self.rotate_for(lane, bytes + kept_free, records, what_for)?;
         }
         Err(Error::TooLarge {
             what: "a record (bytes)",
@@ -167,7 +183,7 @@ impl Store {
         segment: &Segment,
         end: u64,
         reserve: u64,
-        removing: bool,
+        what_for: Use,
     ) -> Result<()> {
         let header = &self.files.header;
         let front = header.number(lane.front());
@@ -175,7 +191,7 @@ impl Store {
         if wanted <= front {
             return Ok(());
         }
-        if removing && end <= front {
+        if what_for != Use::Entries && end <= front {
             return Ok(());
         }
         let back = header.number(lane.back());
@@ -186,7 +202,7 @@ impl Store {
         let to = (front + step)
             .min((segment.head.size - back) / STEP * STEP)
             .max(wanted);
-        self.budget_for(to - front, removing)?;
+        self.budget_for(to - front, what_for)?;
         // What the footer has there already is not asked for again, nor given back if refused.
         let end = to.min(segment.head.size - back);
         if end > front {
@@ -268,6 +284,15 @@ impl Store {
         records: u64,
         removing: bool,
     ) -> Result<()> {
+        let what_for = match (removing, lane) {
+            (false, _) => Use::Entries,
+            (true, Lane::Log) => Use::Removing,
+            (true, Lane::Copies) => Use::Copies,
+        };
+        self.rotate_for(lane, bytes, records, what_for)
+    }
+
+    fn rotate_for(&self, lane: Lane, bytes: u64, records: u64, what_for: Use) -> Result<()> {
         let header = &self.files.header;
         let Some((slot, is_new_row)) = segments::vacant_row(&self.files)? else {
             let what = "all 65,534 rows of its segment table are in use: choose larger segments"
@@ -289,7 +314,7 @@ impl Store {
         let front = front_step(size)
             .max((RECORDS_AT + bytes).next_multiple_of(STEP))
             .min(size - STEP);
-        self.budget_for(front + BACK_STEP_MIN, removing)?;
+        self.budget_for(front + BACK_STEP_MIN, what_for)?;
         let taken = segments::reserve(&self.files, &self.dir)?;
         self.took(taken);
         let id = self.new_file_id(Name::Segment)?;

@@ -29,6 +29,19 @@ pub(crate) const INNER_SPACE: u32 = 1;
 /// How often a writer looks whether its files are still the ones under their names, ms.
 const MOVED_CHECK_MS: u64 = 10;
 
+/// The fewest bytes a segment begins with.
+const SEGMENT_BEGINS_WITH: u64 = 32 * 1024;
+
+/// What room is wanted for. Each may use more than the one before, or the room that one gives back would
+/// never come: deletes leave dead bytes, copies empty their segments, and a mark lets those go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Use {
+    Entries,
+    Removing,
+    Copies,
+    Marks,
+}
+
 /// A handle's parts.
 pub(crate) struct Store {
     // Fixed at open.
@@ -331,7 +344,7 @@ impl Store {
 
     /// Refuses what would pass `size_limit_bytes`.
     pub(crate) fn budget(&self, more: u64) -> Result<()> {
-        self.budget_for(more, false)
+        self.budget_for(more, Use::Entries)
     }
 
     /// Notes whether the limit is lower than what is on disk: then what removes and copies goes on all the
@@ -342,13 +355,19 @@ impl Store {
         header.put(layout::LOWERED_AT, u64::from(is_above));
     }
 
-    /// The same; what removes or keeps the store going may use half of the sixteenth beyond.
-    pub(crate) fn budget_for(&self, more: u64, removing: bool) -> Result<()> {
+    /// The same, by what it is for: above the limit there is a sixteenth that not everybody may use.
+    pub(crate) fn budget_for(&self, more: u64, what_for: Use) -> Result<()> {
         let limit_bytes = self.files.header.setting(setting::SIZE_LIMIT);
-        if removing && self.files.header.get(layout::LOWERED_AT) != 0 {
+        if what_for != Use::Entries && self.files.header.get(layout::LOWERED_AT) != 0 {
             return Ok(());
         }
-        let beyond = if removing { limit_bytes / 32 } else { 0 };
+        let half = limit_bytes / 32;
+        let beyond = match what_for {
+            Use::Entries => 0,
+            Use::Removing => half,
+            Use::Copies => half + (half / 2).max(SEGMENT_BEGINS_WITH),
+            Use::Marks => (half * 2).max(half + SEGMENT_BEGINS_WITH * 2),
+        };
         let most = limit_bytes.saturating_add(beyond);
         if self.disk_bytes().saturating_add(more) > most {
             return Err(Error::Full {

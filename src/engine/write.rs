@@ -286,7 +286,7 @@ impl Store {
             ..self.blank_draft()
         };
         let len = draft.len(false) as u64;
-        let room = self.room(proof, Lane::Log, len, 1, true)?;
+        let room = self.room_for_mark(proof, len)?;
         let seq = self.committed() + 1;
         self.append(
             proof,

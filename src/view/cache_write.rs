@@ -241,8 +241,11 @@ impl Cache {
             return self.transact(|tx| tx.delete(key));
         }
         let key = key.as_ref();
-        let gone = sync::locked(store, self.patience(store), |store, proof| {
-            store.delete(proof, self.space, key)
+        // Where deletes have used up what is kept free for them, what they left dead is given back first.
+        let gone = self.with_way(store, || {
+            sync::locked(store, self.patience(store), |store, proof| {
+                store.delete(proof, self.space, key)
+            })
         })?;
         if gone {
             self.finish(store)?;

@@ -4,6 +4,7 @@
 //! the type, which shard is whose, and what a reader does while a batch across shards is being applied.
 //! Never knows a file.
 
+pub(crate) mod compute;
 pub(crate) mod crossing;
 #[cfg(test)]
 mod kill_points;
@@ -16,8 +17,8 @@ pub(crate) mod upkeep;
 pub(crate) mod verbs;
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
@@ -31,6 +32,9 @@ use crate::format::fanout::Layout;
 use crate::format::name::Name;
 use crate::view::builder::Builder;
 use crate::view::cache::Cache;
+use crate::view::deque::Deque;
+use crate::view::index::Index;
+use crate::view::work_queue::Queue;
 
 /// A store divided into shards, each with a writer lock of its own: several processes and threads write
 /// at the same time.
@@ -86,6 +90,8 @@ struct Core {
     looks_ms: Box<[AtomicU64]>,
     /// Which shard's maintenance begins.
     turn: AtomicU64,
+    /// The store of named views, once it was asked for.
+    views: OnceLock<Cache>,
 }
 
 impl Core {
@@ -120,6 +126,7 @@ impl Fanout {
                 intent: ArcSwapOption::empty(),
                 looks_ms: shards.iter().map(|_| AtomicU64::new(0)).collect(),
                 turn: AtomicU64::new(0),
+                views: OnceLock::new(),
             }),
             shards: shards.into(),
         }
@@ -163,10 +170,60 @@ impl Fanout {
         builder.open(self.core.path.join("cache").join(name))
     }
 
-    /// The shard in which a named structure lives, whole.
-    #[allow(dead_code, reason = "for the views that live in one shard each")]
-    pub(crate) fn shard_of_name(&self, name: &[u8]) -> Result<&Cache> {
-        self.at(self.core.layout.shard_of_name(name))
+    /// The store of this one's named views, in the directory `views`; made if there is none. All of them
+    /// are in it, so one [`Cache::transact`] on it changes several at once; together with entries of the
+    /// shards they do not change: for that, keep both in one [`Cache`]. It is not counted in this one's size,
+    /// and not touched when the shards are divided anew.
+    ///
+    /// # Errors
+    /// As [`Cache::open`].
+    pub fn views(&self) -> Result<&Cache> {
+        if let Some(views) = self.core.views.get() {
+            return Ok(views);
+        }
+        let builder = match self.store(0)?.dir.is_read_only() {
+            true => Builder::default().read_only(true),
+            false => Builder::default(),
+        };
+        let opened = builder.open(self.core.path.join("views"))?;
+        Ok(self.core.views.get_or_init(|| opened))
+    }
+
+    /// The deque of this name.
+    ///
+    /// # Errors
+    /// As [`Deque::of`]; [`Fanout::views`].
+    pub fn deque<T>(&self, name: impl AsRef<[u8]>) -> Result<Deque<T>> {
+        Deque::of(self.views()?, name)
+    }
+
+    /// The index of this name.
+    ///
+    /// # Errors
+    /// As [`Index::of`]; [`Fanout::views`].
+    pub fn index<K, V>(&self, name: impl AsRef<[u8]>) -> Result<Index<K, V>> {
+        Index::of(self.views()?, name)
+    }
+
+    /// The queue of this name.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// let dir = tempfile::tempdir().unwrap();
+    /// let fanout = larder::Fanout::open(dir.path())?;
+    /// let jobs = fanout.queue::<String>("jobs")?;
+    /// jobs.push("index.html")?;
+    /// let job = jobs.lease(Duration::from_secs(30))?.unwrap();
+    /// assert_eq!(*job, "index.html");
+    /// job.ack()?;
+    /// # Ok::<(), larder::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`Queue::of`]; [`Fanout::views`].
+    pub fn queue<T>(&self, name: impl AsRef<[u8]>) -> Result<Queue<T>> {
+        Queue::of(self.views()?, name)
     }
 
     #[inline]

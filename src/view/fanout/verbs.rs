@@ -154,7 +154,7 @@ impl Fanout {
 
     /// The shard of a key; when a batch across shards that changes the key is half applied, once it is
     /// not.
-    fn shard_to_read(&self, key: &[u8]) -> Result<&Cache> {
+    pub(super) fn shard_to_read(&self, key: &[u8]) -> Result<&Cache> {
         let index = self.shard_of(key);
         match self.told(index, key)? {
             Told::Plain => self.at(index),
