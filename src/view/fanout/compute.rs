@@ -18,10 +18,10 @@ impl<K: AsRef<[u8]>> AsRef<[u8]> for Wanted<'_, K> {
 }
 
 impl Fanout {
-    /// As [`Cache::get_or_compute`].
+    /// As [`Cache::get_or_compute`](crate::Cache::get_or_compute).
     ///
     /// # Errors
-    /// As [`Cache::get_or_compute`]; see [`Fanout`].
+    /// As [`Cache::get_or_compute`](crate::Cache::get_or_compute); see [`Fanout`].
     pub fn get_or_compute<V: AsRef<[u8]>, E: From<Error>>(
         &self,
         key: impl AsRef<[u8]>,
@@ -32,10 +32,10 @@ impl Fanout {
         self.shard_to_read(key)?.get_or_compute(key, ttl, f)
     }
 
-    /// As [`Cache::get_or_compute_with`].
+    /// As [`Cache::get_or_compute_with`](crate::Cache::get_or_compute_with).
     ///
     /// # Errors
-    /// As [`Cache::get_or_compute_with`]; see [`Fanout`].
+    /// As [`Cache::get_or_compute_with`](crate::Cache::get_or_compute_with); see [`Fanout`].
     pub fn get_or_compute_with<V: AsRef<[u8]>, E: From<Error>>(
         &self,
         key: impl AsRef<[u8]>,
@@ -47,11 +47,11 @@ impl Fanout {
             .get_or_compute_with(key, options, f)
     }
 
-    /// As [`Cache::get_or_compute_many`], shard by shard: `f` is called for each shard that misses some, and
+    /// As [`Cache::get_or_compute_many`](crate::Cache::get_or_compute_many), shard by shard: `f` is called for each shard that misses some, and
     /// what it makes is stored as one batch of that shard.
     ///
     /// # Errors
-    /// As [`Cache::get_or_compute_many`]; see [`Fanout`].
+    /// As [`Cache::get_or_compute_many`](crate::Cache::get_or_compute_many); see [`Fanout`].
     pub fn get_or_compute_many<K: AsRef<[u8]>, V: AsRef<[u8]>, E: From<Error>>(
         &self,
         keys: &[K],
@@ -80,10 +80,10 @@ impl Fanout {
         Ok(values.into_iter().flatten().collect())
     }
 
-    /// As [`Cache::memoize_stampede`].
+    /// As [`Cache::memoize_stampede`](crate::Cache::memoize_stampede).
     ///
     /// # Errors
-    /// As [`Cache::memoize_stampede`]; see [`Fanout`].
+    /// As [`Cache::memoize_stampede`](crate::Cache::memoize_stampede); see [`Fanout`].
     pub fn memoize_stampede<V: AsRef<[u8]>, E: From<Error>>(
         &self,
         key: impl AsRef<[u8]>,
