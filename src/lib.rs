@@ -58,6 +58,8 @@ pub use os::raw::Mapped;
 pub use policy::{CullPolicy, Policy};
 #[cfg(feature = "tokio")]
 pub use view::async_cache::{AsyncCache, AsyncIter, AsyncWatch};
+#[cfg(feature = "tokio")]
+pub use view::async_queue::{AsyncJob, AsyncQueue};
 pub use view::builder::Builder;
 pub use view::cache::Cache;
 pub use view::cache_upkeep::{TagIter, TagMatch, TagUsage};

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use common::{Dice, Watch as Limit, timed};
-use larder::{AsyncCache, Cache, Error, SetOptions, Side, WatchFilter};
+use larder::{AsyncCache, AsyncQueue, Cache, Error, Queue, SetOptions, Side, WatchFilter};
 use tokio::runtime::Runtime;
 use tokio::time::{sleep, timeout};
 
@@ -229,4 +229,77 @@ fn a_runtime_ends_soon_while_a_watch_is_awaited() {
     drop(runtime);
     assert!(start.elapsed() < Duration::from_secs(10));
     cache.cache().set("still", "there").expect("set");
+}
+
+#[test]
+fn tasks_of_one_key_make_its_value_once_and_a_dropped_maker_gives_way() {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_time()
+        .build()
+        .expect("a runtime");
+    runtime.block_on(async {
+        let cache = AsyncCache::from(Cache::temporary().expect("a store"));
+        let made = Arc::new(AtomicU64::new(0));
+        let ask = |pause: Duration| {
+            let (cache, made) = (cache.clone(), Arc::clone(&made));
+            async move {
+                cache
+                    .get_or_compute("key", None, async || {
+                        tokio::time::sleep(pause).await;
+                        made.fetch_add(1, Ordering::SeqCst);
+                        Ok::<_, Error>("value")
+                    })
+                    .await
+            }
+        };
+        // The first is dropped in the middle; one of the others makes it then.
+        let first = tokio::time::timeout(Duration::from_millis(100), ask(Duration::from_secs(600)));
+        assert!(first.await.is_err());
+        let others: Vec<_> = (0..8)
+            .map(|_| tokio::spawn(ask(Duration::from_millis(20))))
+            .collect();
+        for other in others {
+            let value = other.await.expect("a task").expect("the value");
+            assert_eq!(value, "value");
+        }
+        assert_eq!(made.load(Ordering::SeqCst), 1);
+    });
+}
+
+#[test]
+fn tasks_work_a_queue_off_and_dropped_jobs_come_again() {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_time()
+        .build()
+        .expect("a runtime");
+    runtime.block_on(async {
+        let minute = Duration::from_secs(60);
+        let queue = AsyncQueue::from(Queue::<u64>::temporary().expect("a queue"));
+        let waiter = {
+            let queue = queue.clone();
+            tokio::spawn(async move { queue.lease_wait(minute, None).await })
+        };
+        queue.push(7).await.expect("push");
+        let job = waiter
+            .await
+            .expect("a task")
+            .expect("lease")
+            .expect("a job");
+        assert_eq!((*job, job.job().attempts()), (7, 1));
+        drop(job);
+        let job = queue
+            .lease_wait(minute, Some(minute))
+            .await
+            .expect("lease")
+            .expect("it comes again");
+        assert_eq!((*job, job.job().attempts()), (7, 2));
+        assert!(job.ack().await.expect("ack"));
+        let none = queue
+            .lease_wait(minute, Some(Duration::from_millis(20)))
+            .await;
+        assert!(none.expect("lease").is_none());
+        assert_eq!(queue.depth().await.expect("depth"), 0);
+    });
 }

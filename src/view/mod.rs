@@ -3,6 +3,8 @@
 #[cfg(feature = "tokio")]
 pub(crate) mod async_cache;
 #[cfg(feature = "tokio")]
+pub(crate) mod async_queue;
+#[cfg(feature = "tokio")]
 pub(crate) mod async_turns;
 pub(crate) mod builder;
 pub(crate) mod cache;

@@ -119,7 +119,7 @@ fn millis(time: Duration) -> u64 {
 
 /// How good a value is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Age {
+pub(super) enum Age {
     Good,
     /// Good, and to be made anew all the same.
     Early,
@@ -149,8 +149,8 @@ fn age_of(options: &ComputeOptions, expires_ms: u64, cost_s: f64, now_ms: u64, d
 }
 
 /// A value that is there.
-struct Had {
-    value: Value,
+pub(super) struct Had {
+    pub(super) value: Value,
     expires_ms: u64,
     cost_s: f64,
 }
@@ -163,15 +163,15 @@ pub(super) struct Wanted<'a> {
 }
 
 /// What a first look came to.
-enum Begun {
+pub(super) enum Begun {
     Done(Value),
     /// This caller makes it; what there is meanwhile, and how old.
     Make(Flight, Option<(Had, Age)>),
 }
 
 impl Wanted<'_> {
-    /// The value, or who is to make it; `id` for the flight where nothing is waited for.
-    fn begin(&self, id: u64) -> Result<Begun> {
+    /// The value, or who is to make it: `id` where nothing is waited for, else `waiter`.
+    pub(super) fn begin(&self, id: u64, waiter: u64) -> Result<Begun> {
         self.cache.outside("a value being made")?;
         let had = match self.probe(true)? {
             Some(had) => match self.age(&had) {
@@ -189,19 +189,21 @@ impl Wanted<'_> {
                     None => return Ok(Begun::Done(had.value)),
                 }
             }
-            had => match flights.wait(self.options.timeout, || self.newer(had_expires_ms)) {
-                Ok(Ok(value)) => return Ok(Begun::Done(value)),
-                Ok(Err(flight)) => (flight, had),
-                Err(error @ Error::Busy { .. }) => {
-                    return match had {
-                        Some((had, Age::Stale { if_error: true, .. })) => {
-                            Ok(Begun::Done(had.value))
-                        }
-                        _ => Err(error),
-                    };
+            had => {
+                match flights.wait(waiter, self.options.timeout, || self.newer(had_expires_ms)) {
+                    Ok(Ok(value)) => return Ok(Begun::Done(value)),
+                    Ok(Err(flight)) => (flight, had),
+                    Err(error @ Error::Busy { .. }) => {
+                        return match had {
+                            Some((had, Age::Stale { if_error: true, .. })) => {
+                                Ok(Begun::Done(had.value))
+                            }
+                            _ => Err(error),
+                        };
+                    }
+                    Err(error) => return Err(error),
                 }
-                Err(error) => return Err(error),
-            },
+            }
         };
         // Whoever had it before has most likely stored the value.
         if let Some(value) = self.newer(had_expires_ms)? {
@@ -243,7 +245,7 @@ impl Wanted<'_> {
         read: impl Fn(&Value) -> Result<T>,
         make: impl FnOnce() -> Result<(Vec<u8>, T), E>,
     ) -> Result<T, E> {
-        match self.begin(thread_id())? {
+        match self.begin(thread_id(), thread_id())? {
             Begun::Done(value) => Ok(read(&value)?),
             Begun::Make(flight, had) => self.finish(flight, had, read, make),
         }
@@ -404,7 +406,7 @@ impl Cache {
             key: key.as_ref(),
             options,
         };
-        let (flight, had) = match wanted.begin(new_id())? {
+        let (flight, had) = match wanted.begin(new_id(), thread_id())? {
             Begun::Done(value) => return Ok(value),
             Begun::Make(flight, had) => (flight, had),
         };

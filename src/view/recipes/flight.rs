@@ -11,7 +11,7 @@ use crate::view::options::SetOptions;
 use crate::view::prepare;
 use crate::view::recipes::grants::{Ask, Grant, Way};
 use crate::view::recipes::guard::Guard;
-use crate::view::recipes::site::{Got, Site, thread_id};
+use crate::view::recipes::site::{Got, Site};
 
 const LETTER: u8 = b'f';
 /// Who has had a flight for less is taken to live.
@@ -62,17 +62,18 @@ impl Flights {
         Ok(token.map(|token| Flight(Guard::new(&self.site, ask.id, token))))
     }
 
-    /// Waits for the flight of this thread, or for what makes it needless.
+    /// Waits for the flight, for the thread or task `id`, or for what makes it needless.
     ///
     /// # Errors
-    /// [`Error::Busy`] after `timeout`; [`Error::Aborted`] when this very thread has it: it would wait
+    /// [`Error::Busy`] after `timeout`; [`Error::Aborted`] when `id` itself has it: it would wait
     /// for itself.
     pub(super) fn wait<T>(
         &self,
+        id: u64,
         timeout: Option<Duration>,
         mut instead: impl FnMut() -> Result<Option<T>>,
     ) -> Result<Result<T, Flight>> {
-        let ask = self.ask(thread_id())?;
+        let ask = self.ask(id)?;
         let got = self.site.wait(&ask, timeout, || {
             if let Some(better) = instead()? {
                 return Ok(Some(better));

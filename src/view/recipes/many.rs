@@ -89,7 +89,7 @@ impl Cache {
                 // Nothing is held while others are waited for: no two can wait for each other.
                 let key = keys[first].as_ref();
                 let newer = || wanted(key).newer(None);
-                match Flights::of(self, key)?.wait(options.timeout, newer)? {
+                match Flights::of(self, key)?.wait(thread_id(), options.timeout, newer)? {
                     Ok(value) => values[first] = Some(value),
                     Err(flight) => mine.push((first, flight)),
                 }

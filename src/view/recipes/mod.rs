@@ -5,6 +5,8 @@
 //! takes the writer lock but by `cell` and the verbs of `Cache`.
 
 mod args;
+#[cfg(feature = "tokio")]
+mod async_compute;
 pub(crate) mod averager;
 mod cell;
 pub(crate) mod compute;

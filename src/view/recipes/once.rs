@@ -5,7 +5,7 @@ use crate::view::cache::Cache;
 use crate::view::recipes::cell::Next;
 use crate::view::recipes::flight::Flights;
 use crate::view::recipes::lock::Lock;
-use crate::view::recipes::site::Site;
+use crate::view::recipes::site::{Site, thread_id};
 
 impl Cache {
     /// Runs `f` while nobody else runs one under this name, in whatever thread or process; waits for
@@ -56,7 +56,7 @@ impl Cache {
         }
         self.outside("work that runs once")?;
         let flights = Flights::named(self, b'p', name.as_ref(), "work that runs once")?;
-        let flight = match flights.wait(None, || Ok(is_done(&done)?.then_some(())))? {
+        let flight = match flights.wait(thread_id(), None, || Ok(is_done(&done)?.then_some(())))? {
             Ok(()) => return Ok(false),
             Err(flight) => flight,
         };
