@@ -18,6 +18,20 @@
 //!
 //! [`Fanout`] is the same in several shards, for several processes that write at a time.
 //!
+//! Views on the same log, each in a directory of its own or by its name inside a store:
+//!
+//! | view | what it is |
+//! |---|---|
+//! | [`Cache`], [`Typed`] | keys and values, with expiry, tags and eviction |
+//! | [`Fanout`] | one store in several shards, for several writers at a time |
+//! | [`Deque`], [`Index`] | a sequence with two ends; an ordered map |
+//! | [`Queue`] | durable jobs, leased and acked |
+//! | [`Lock`], [`RLock`], [`RwLock`], [`BoundedSemaphore`], [`Throttle`] | staying out of each other's way |
+//! | [`Cache::get_or_compute`], [`Memo`], [`Cache::once`], [`Averager`] | computing things once |
+//! | [`Watch`] | what any process changes, as it happens |
+//!
+//! With the feature `tokio`, `AsyncCache` and `AsyncQueue` are for tasks.
+//!
 //! What is promised, and why it holds, is in `DESIGN.md` beside the source.
 
 #[cfg(not(all(
