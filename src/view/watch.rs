@@ -196,7 +196,8 @@ pub struct Watch {
 }
 
 impl Cache {
-    /// Watches what any process changes from now on: all of it, or what a filter names.
+    /// Watches what any process changes from now on: all entries of the cache, or what a filter names.
+    /// What views keep in the same store is not told.
     ///
     /// To keep a picture of the cache: begin to watch, then read all there is, then apply what is told. A
     /// [`Gap`] means to read all again.

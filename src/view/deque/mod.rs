@@ -113,7 +113,8 @@ impl<T> Deque<T> {
         Deque::of(&Cache::temporary()?, "")
     }
 
-    /// The deque of this name inside a store, made if there is none. A store has at most 254.
+    /// The deque of this name inside a store, made if there is none. A store has room
+    /// for about 120.
     ///
     /// # Errors
     /// [`Error::TooLarge`] for a name above 1,024 bytes or one deque too many; [`Error::Aborted`] when it

@@ -259,7 +259,7 @@ impl Fanout {
     ///
     /// Entries of one shard come in insertion order. Among shards, what was stored in an earlier second
     /// comes earlier; an entry that was overwritten keeps its place in its shard, and is compared by the
-    /// second of the overwriting.
+    /// second of the overwriting. So `rev` may mix shards in another way where entries were overwritten.
     ///
     /// # Errors
     /// See [`Fanout`].

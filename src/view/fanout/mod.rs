@@ -16,9 +16,10 @@ pub(crate) mod transaction;
 pub(crate) mod upkeep;
 pub(crate) mod verbs;
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicU64;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
@@ -45,8 +46,10 @@ use crate::view::work_queue::Queue;
 ///
 /// What differs from one [`Cache`]:
 /// - [`Fanout::transact`] and [`Fanout::set_many`] over keys of several shards are as atomic as in one, for
-///   readers, after SIGKILL and after power loss, and always durable when they return: they wait for the
-///   disk, whatever `durability` is. All other verbs change one shard.
+///   readers, after SIGKILL and after power loss. Where they changed more than one, they are durable when
+///   they return: they wait for the disk, whatever `durability` is. All other verbs change one shard.
+/// - There is no `watch`, `once`, `barrier`, `pack` or `log` of the whole; [`Fanout::cache`] gives a [`Cache`]
+///   beside it for such things, [`Fanout::views`] one for named views.
 /// - Order over all shards is by the second of storing; exact among the entries of one shard.
 /// - `size_limit_bytes` and `count_limit` are those of the whole. Each shard has its part of the bytes,
 ///   at first equal ones; one that needs more takes what others do not use. Of entries each has an equal
@@ -92,6 +95,8 @@ struct Core {
     turn: AtomicU64,
     /// The store of named views, once it was asked for.
     views: OnceLock<Cache>,
+    /// Stores beside this one that were asked for, by name.
+    caches: Mutex<HashMap<String, Cache>>,
 }
 
 impl Core {
@@ -127,6 +132,7 @@ impl Fanout {
                 looks_ms: shards.iter().map(|_| AtomicU64::new(0)).collect(),
                 turn: AtomicU64::new(0),
                 views: OnceLock::new(),
+                caches: Mutex::default(),
             }),
             shards: shards.into(),
         }
@@ -155,19 +161,22 @@ impl Fanout {
     }
 
     /// A store of its own, with settings of its own, in the directory `cache/NAME` of this one's; made if
-    /// there is none. It is not counted in this one's size.
+    /// there is none. It is not counted in this one's size. The clones of this handle share it once it is
+    /// open; [`Cache::update_settings`] gives it other settings than the default ones.
     ///
     /// # Errors
     /// As [`Cache::open`]; [`Error::InvalidKey`] for a name that is empty, begins with a dot, has a `/` or
     /// a control character, or more than 200 bytes.
     pub fn cache(&self, name: &str) -> Result<Cache> {
         check_name(name)?;
-        let builder = Builder::default();
-        let builder = match self.store(0)?.dir.is_read_only() {
-            true => builder.read_only(true),
-            false => builder,
-        };
-        builder.open(self.core.path.join("cache").join(name))
+        let mut open = (self.core.caches.lock()).unwrap_or_else(|poison| poison.into_inner());
+        if let Some(cache) = open.get(name) {
+            return Ok(cache.clone());
+        }
+        let builder = Builder::default().read_only(self.store(0)?.dir.is_read_only());
+        let cache = builder.open(self.core.path.join("cache").join(name))?;
+        open.insert(name.to_owned(), cache.clone());
+        Ok(cache)
     }
 
     /// The store of this one's named views, in the directory `views`; made if there is none. All of them
@@ -181,10 +190,7 @@ impl Fanout {
         if let Some(views) = self.core.views.get() {
             return Ok(views);
         }
-        let builder = match self.store(0)?.dir.is_read_only() {
-            true => Builder::default().read_only(true),
-            false => Builder::default(),
-        };
+        let builder = Builder::default().read_only(self.store(0)?.dir.is_read_only());
         let opened = builder.open(self.core.path.join("views"))?;
         Ok(self.core.views.get_or_init(|| opened))
     }
@@ -213,7 +219,7 @@ impl Fanout {
     /// let dir = tempfile::tempdir().unwrap();
     /// let fanout = larder::Fanout::open(dir.path())?;
     /// let jobs = fanout.queue::<String>("jobs")?;
-    /// jobs.push("index.html")?;
+    /// jobs.push(&"index.html".to_owned())?;
     /// let job = jobs.lease(Duration::from_secs(30))?.unwrap();
     /// assert_eq!(*job, "index.html");
     /// job.ack()?;

@@ -327,7 +327,8 @@ impl Fanout {
     /// As [`Cache::snapshot`], for a store in shards: one directory, opened like this one.
     ///
     /// Each shard is as it was at one moment, the shards at moments a little apart; of a batch across shards
-    /// all is in it or nothing. Such batches wait while it is made. What is in [`Fanout::cache`] is not in it.
+    /// all is in it or nothing. Such batches wait while it is made. What is in [`Fanout::cache`] and
+    /// [`Fanout::views`] is not in it: make snapshots of those themselves.
     ///
     /// # Errors
     /// As [`Cache::snapshot`].

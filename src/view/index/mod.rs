@@ -85,7 +85,8 @@ impl<K, V> Index<K, V> {
         Index::of(&Cache::temporary()?, "")
     }
 
-    /// The index of this name inside a store, made if there is none. A store has at most 510.
+    /// The index of this name inside a store, made if there is none. A store has room
+    /// for about 250.
     ///
     /// # Errors
     /// [`Error::TooLarge`] for a name above 1,024 bytes or one index too many; [`Error::Aborted`] when it

@@ -14,8 +14,9 @@ use crate::view::recipes::site::Site;
 /// The longest sleep between two looks: the store's clock may be moved.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 
-/// At most `count` takings in any `seconds`-long burst, and on average, by all processes together: a
-/// bucket that holds `count` and gets one more every `seconds / count`.
+/// On average `count` takings in each `period`, by all processes together: a bucket that holds `count` and
+/// gets one more every `period / count`. So after a rest `count` come at once, and up to twice as many
+/// within one period.
 ///
 /// Its state is in the store: a new process, or a new `Throttle` of the same name, goes on with it. It
 /// begins full, also after a power loss. Time is the store's clock, to 4 ms.
