@@ -244,7 +244,9 @@ fn queues_tags_and_expiry_are_those_of_the_whole() {
         })
         .expect("transact");
     assert!(!fanout.contains("old1").expect("contains"));
-    assert_eq!(fanout.expire().expect("expire"), 10);
+    // A second later the write itself may have removed some.
+    assert!(fanout.expire().expect("expire") <= 10);
+    assert_eq!(fanout.len().expect("len"), 20);
     assert!(
         fanout
             .touch("k0", Expiry::After(Duration::from_secs(9)))
