@@ -24,7 +24,7 @@ pub const BATCH_BYTES_MAX: u64 = 256 * 1024 * 1024;
 pub const PARTICIPANTS_MAX: usize = 128;
 /// Values streamed in at the same time, by all processes.
 pub const STREAMS_MAX: usize = 64;
-/// Named spaces with an order of their own: a deque has two, an index one, a queue up to four; two are
+/// Named spaces with an order of their own: a deque has two, an index one, a queue three; two are
 /// the store's own.
 pub const SPACES_MAX: usize = 256;
 /// Rows of the segment table; row 0 is never used.
