@@ -758,3 +758,54 @@ fn any_index_is_found_among_thousands_that_were_removed() {
     assert!(model.is_empty() && deque.is_empty().expect("len"));
     common::assert_sound(&cache);
 }
+
+#[test]
+fn a_lost_list_of_taken_numbers_gives_no_space_to_two() {
+    let dir = common::fast_dir();
+    {
+        let cache = common::small().open(dir.path()).expect("it works");
+        let deque = Deque::<u64>::of(&cache, "a").expect("it works");
+        deque.extend(0..10).expect("it works");
+    }
+    for entry in std::fs::read_dir(dir.path()).expect("it works") {
+        let path = entry.expect("it works").path();
+        if path.extension().is_some_and(|e| e == "seg") {
+            let mut bytes = std::fs::read(&path).expect("it works");
+            let spots: Vec<usize> = (0..bytes.len() - 6)
+                .filter(|&at| &bytes[at..at + 6] == b"spaces")
+                .collect();
+            println!("{path:?}: {spots:?}");
+            for at in spots {
+                bytes[at + 6] ^= 0x55;
+                bytes[at + 7] ^= 0x55;
+            }
+            std::fs::write(&path, bytes).expect("it works");
+        }
+    }
+    let cache = common::small().open(dir.path()).expect("it works");
+    println!(
+        "{:?}",
+        larder::Index::<u64, u64>::of(&cache, "b")
+            .map(drop)
+            .map_err(|e| e.to_string())
+    );
+    println!("{:?}", cache.repair().map(|r| format!("{r:?}")));
+    let index = larder::Index::<u64, u64>::of(&cache, "b").expect("it works");
+    let second = Deque::<u64>::of(&cache, "c").expect("it works");
+    assert_eq!(
+        (
+            index.len().expect("it works"),
+            second.len().expect("it works")
+        ),
+        (0, 0)
+    );
+    second.push_back(&77).expect("it works");
+    index.insert(&5, &5).expect("it works");
+    assert_eq!(
+        Deque::<u64>::of(&cache, "a")
+            .expect("it works")
+            .to_vec()
+            .expect("it works"),
+        (0..10).collect::<Vec<u64>>()
+    );
+}

@@ -623,3 +623,84 @@ fn what_cannot_be_is_refused() {
     assert!(all.try_acquire().expect("a look").is_none());
     assert_eq!(all.who_holds().expect("a look").len(), permits.len());
 }
+
+fn full_store(dir: &std::path::Path) -> Cache {
+    Cache::builder()
+        .policy(larder::Policy::None)
+        .size_limit_bytes(1 << 20)
+        .open(dir)
+        .expect("opens")
+}
+
+fn fill(cache: &Cache) {
+    let mut noise = common::Dice::new(3);
+    for len in [20_000_usize, 3_000, 400, 60, 1] {
+        for n in 0.. {
+            let value: Vec<u8> = (0..len).map(|_| noise.below(256) as u8).collect();
+            if cache.set(format!("fill-{len}-{n}"), &value).is_err() {
+                break;
+            }
+        }
+    }
+}
+
+#[test]
+fn a_lock_that_waited_for_the_writer_lock_lasts_as_long_as_asked() {
+    let cache = Cache::temporary().expect("store");
+    let lock = Lock::new(&cache, "l")
+        .expect("it works")
+        .expiry(Duration::from_secs(1));
+    let (tell, told) = std::sync::mpsc::channel();
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            cache
+                .transact(|_| {
+                    tell.send(()).expect("it works");
+                    std::thread::sleep(Duration::from_millis(1_500));
+                    Ok(())
+                })
+                .expect("it works")
+        });
+        told.recv().expect("it works");
+        let guard = lock.acquire(None).expect("it works");
+        assert!(
+            guard.is_still_held().expect("it works"),
+            "over before it was had"
+        );
+        assert!(
+            lock.try_acquire().expect("it works").is_none(),
+            "two hold it"
+        );
+    });
+}
+
+/// What is given back in a full store is given back.
+#[test]
+fn a_permit_is_given_back_in_a_full_store() {
+    let dir = common::fast_dir();
+    let cache = full_store(dir.path());
+    let two = larder::BoundedSemaphore::new(&cache, "s", 2).expect("it works");
+    let (a, b) = (
+        two.acquire(None).expect("it works"),
+        two.acquire(None).expect("it works"),
+    );
+    fill(&cache);
+    a.release().expect("given back");
+    assert_eq!(two.who_holds().expect("it works").len(), 1);
+    b.release().expect("it works");
+}
+
+#[test]
+fn an_rlock_is_given_back_in_a_full_store() {
+    let dir = common::fast_dir();
+    let cache = full_store(dir.path());
+    let lock = larder::RLock::new(&cache, "s").expect("it works");
+    let (a, b) = (
+        lock.acquire(None).expect("it works"),
+        lock.acquire(None).expect("it works"),
+    );
+    fill(&cache);
+    a.release().expect("given back");
+    b.release().expect("it works");
+    assert!(lock.who_holds().expect("it works").is_none());
+}

@@ -871,3 +871,184 @@ fn a_worker_killed_at_any_instant_leaves_a_queue_that_goes_on() {
         common::assert_sound(&cache);
     }
 }
+
+/// A push that fails in a transaction must not make two jobs share a number.
+#[test]
+fn a_failed_push_in_a_transaction_gives_no_number_twice() {
+    let dir = common::fast_dir();
+    let cache = Cache::builder()
+        .policy(Policy::None)
+        .size_limit_bytes(1 << 20)
+        .open(dir.path())
+        .expect("store");
+    let queue = Queue::<Vec<u8>>::of(&cache, "q").expect("queue");
+    let mut noise = common::Dice::new(7);
+    let big: Vec<u8> = (0..3 << 20).map(|_| noise.below(256) as u8).collect();
+    let mut ids = Vec::new();
+    cache
+        .transact(|_| {
+            assert!(queue.push(&big).is_err(), "too large for the store");
+            ids.push(queue.push(&b"one".to_vec())?);
+            Ok(())
+        })
+        .expect("transact");
+    ids.push(queue.push(&b"two".to_vec()).expect("push"));
+    println!("{ids:?}");
+    assert_ne!(ids[0], ids[1], "two jobs of one number");
+    assert_eq!(queue.depth().expect("depth"), 2);
+}
+
+/// A ready job that is looked at with an older moment is not forgotten.
+#[test]
+fn a_clock_set_back_and_forth_loses_no_job() {
+    let dir = common::fast_dir();
+    let (cache, clock) = with_clock(dir.path());
+    let queue = Queue::<String>::of(&cache, "q").expect("queue");
+    queue
+        .push_with(
+            &"later".into(),
+            &PushOptions::default().delay(Duration::from_secs(10)),
+        )
+        .expect("it works");
+    queue
+        .push_with(&"high".into(), &PushOptions::default().priority(5))
+        .expect("it works");
+    clock.advance(Duration::from_secs(11));
+    let job = queue.lease(MINUTE).expect("it works").expect("it works");
+    assert_eq!(*job, "high");
+    job.ack().expect("it works");
+    clock.set(BEGIN_MS + 5_000);
+    assert!(queue.lease(MINUTE).expect("it works").is_none(), "not due");
+    clock.set(BEGIN_MS + 20_000);
+    let job = queue.lease(MINUTE).expect("it works");
+    assert_eq!(
+        job.as_deref().map(String::as_str),
+        Some("later"),
+        "it is due again"
+    );
+}
+
+/// A lease begins when it is had, not when it was asked for.
+#[test]
+fn a_lease_that_waited_for_the_writer_lock_lasts_as_long_as_asked() {
+    let cache = Cache::temporary().expect("store");
+    let queue = Queue::<String>::of(&cache, "q").expect("queue");
+    queue.push(&"a".into()).expect("it works");
+    let (tell, told) = std::sync::mpsc::channel();
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            cache
+                .transact(|_| {
+                    tell.send(()).expect("it works");
+                    std::thread::sleep(Duration::from_millis(1_500));
+                    Ok(())
+                })
+                .expect("it works")
+        });
+        told.recv().expect("it works");
+        let job = queue
+            .lease(Duration::from_secs(1))
+            .expect("it works")
+            .expect("it works");
+        let twice = queue.lease(Duration::from_secs(1)).expect("it works");
+        assert!(twice.is_none(), "a job of a live worker, twice at once");
+        job.ack().expect("it works");
+    });
+}
+
+/// A list that is written anew while its front is moved keeps all its jobs.
+#[test]
+fn delayed_jobs_stay_findable_while_lists_are_made_dense() {
+    let dir = common::fast_dir();
+    let clock = Arc::new(ManualClock::new(BEGIN_MS));
+    let dynamic: Arc<dyn Clock> = clock.clone();
+    let cache = Cache::builder()
+        .clock(dynamic)
+        .open(dir.path())
+        .expect("opens");
+    let queue = Queue::<u64>::of(&cache, "q").expect("queue");
+    let delayed: u64 = 4_000;
+    let hour = PushOptions::default().delay(Duration::from_secs(36_000));
+    for chunk in (0..delayed).collect::<Vec<_>>().chunks(500) {
+        queue.push_many(chunk, &hour).expect("it works");
+    }
+    for n in 0..24_000_u64 {
+        queue.push(&(1_000_000 + n)).expect("it works");
+        let job = queue.lease(MINUTE).expect("it works").expect("it works");
+        job.ack().expect("it works");
+    }
+    assert_eq!(queue.depth().expect("it works"), delayed);
+    clock.advance(Duration::from_secs(40_000));
+    // This handle, and one that reads the lists.
+    let fresh = Queue::<u64>::of(&cache, "q").expect("it works");
+    let mut seen = std::collections::BTreeSet::new();
+    loop {
+        let jobs = fresh.lease_many(256, MINUTE).expect("it works");
+        if jobs.is_empty() {
+            break;
+        }
+        for job in &jobs {
+            assert!(seen.insert(**job));
+        }
+        fresh.ack_many(&jobs).expect("it works");
+    }
+    assert_eq!(
+        seen.len() as u64,
+        delayed,
+        "depth still {}",
+        fresh.depth().expect("it works")
+    );
+}
+
+/// A job whose guard goes inside a transaction that comes to nothing is delivered again at once.
+#[test]
+fn a_job_dropped_inside_a_transaction_that_fails_is_given_back() {
+    let cache = Cache::temporary().expect("it works");
+    let queue = Queue::<String>::of(&cache, "q").expect("it works");
+    queue.push(&"a".into()).expect("it works");
+    let job = queue.lease(MINUTE).expect("it works").expect("it works");
+    let failed = cache.transact(move |tx| {
+        tx.set("x", "y")?;
+        let _job = job;
+        Err::<(), _>(Error::Aborted { what: "no".into() })
+    });
+    assert!(failed.is_err());
+    let job = queue
+        .lease(MINUTE)
+        .expect("it works")
+        .expect("it is delivered again");
+    let panicked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+        cache.transact(move |tx| {
+            tx.set("x", "y")?;
+            let _job = job;
+            panic!("in the middle");
+            #[allow(unreachable_code)]
+            Ok(())
+        })
+    }));
+    assert!(panicked.is_err());
+    let job = queue
+        .lease(MINUTE)
+        .expect("it works")
+        .expect("it is delivered again");
+    assert_eq!(job.attempts(), 3);
+    assert!(cache.get("x").expect("it works").is_none());
+    // And where the transaction comes to be, too.
+    cache
+        .transact(|tx| {
+            tx.set("x", "y")?;
+            drop(job);
+            Ok(())
+        })
+        .expect("it works");
+    let job = queue
+        .lease(MINUTE)
+        .expect("it works")
+        .expect("it is delivered again");
+    assert_eq!(
+        cache.get("x").expect("it works").as_deref(),
+        Some(&b"y"[..])
+    );
+    assert!(job.ack().expect("it works"));
+    common::assert_sound(&cache);
+}

@@ -784,3 +784,61 @@ fn an_average_is_of_all_that_was_added() {
     clock.advance(Duration::from_secs(2));
     assert_eq!(short.get().expect("a look"), None);
 }
+
+/// Who waits long for the writer lock does not fill a throttle's bucket.
+#[test]
+fn a_throttle_is_not_filled_by_one_who_waited_for_the_writer_lock() {
+    let cache = Cache::temporary().expect("it works");
+    let throttle = Throttle::new(&cache, "t", 10, Duration::from_millis(500)).expect("it works");
+    while throttle.try_take().expect("it works") {}
+    let (tell, told) = std::sync::mpsc::channel();
+    let mut after = 0;
+    std::thread::scope(|scope| {
+        let throttle = &throttle;
+        let taker = scope.spawn(move || {
+            told.recv().expect("it works");
+            throttle.try_take().expect("it works")
+        });
+        cache
+            .transact(|_| {
+                tell.send(()).expect("it works");
+                std::thread::sleep(Duration::from_millis(900));
+                Ok(())
+            })
+            .expect("it works");
+        while throttle.try_take().expect("it works") {
+            after += 1;
+        }
+        after += u32::from(taker.join().expect("it works"));
+    });
+    println!("{after}");
+    assert!(after <= 12, "{after} of 10");
+}
+
+#[test]
+fn a_value_made_behind_that_asks_for_itself_is_told() {
+    let cache = Cache::temporary().expect("it works");
+    let options = larder::ComputeOptions::default()
+        .ttl(Duration::ZERO)
+        .stale_while_revalidate(Duration::from_millis(400));
+    cache
+        .get_or_compute_with("k", &options, || Ok::<_, larder::Error>("1"))
+        .expect("it works");
+    let (tell, told) = std::sync::mpsc::channel();
+    let inner = cache.clone();
+    let again = options.clone();
+    cache
+        .get_or_compute_behind("k", &options, move || {
+            std::thread::sleep(Duration::from_millis(600));
+            let r = inner
+                .get_or_compute_with("k", &again, || Ok::<_, larder::Error>("2"))
+                .map(|v| v.to_vec());
+            let _ = tell.send(format!("{r:?}"));
+            Ok::<_, larder::Error>("3")
+        })
+        .expect("it works");
+    let said = told
+        .recv_timeout(Duration::from_secs(5))
+        .expect("it waits for itself for ever");
+    println!("{said}");
+}

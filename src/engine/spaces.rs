@@ -18,6 +18,20 @@ pub(crate) fn name_key(kind: &str, name: &[u8]) -> Vec<u8> {
     [PREFIX, kind.as_bytes(), b"/", name].concat()
 }
 
+/// Whether an inner key is that of a space's number.
+pub(crate) fn is_name(key: &[u8]) -> bool {
+    key.starts_with(PREFIX)
+}
+
+/// The bits of these numbers.
+pub(crate) fn bits_of(numbers: impl Iterator<Item = u32>) -> Vec<u8> {
+    let mut bits = vec![0; SPACES_MAX / 8];
+    for number in numbers.filter(|&number| (number as usize) < SPACES_MAX) {
+        bits[number as usize / 8] |= 1 << (number % 8);
+    }
+    bits
+}
+
 /// The first number that is not taken, and the bits with it; the first two are the store's own.
 pub(crate) fn take(taken: &[u8]) -> Result<(u32, Vec<u8>)> {
     let mut bits = taken.to_vec();

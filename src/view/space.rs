@@ -5,6 +5,7 @@
 use crate::engine::spaces;
 use crate::engine::store::INNER_SPACE;
 use crate::error::{Error, Result};
+use crate::limits::SPACES_MAX;
 use crate::part::bell::Bell;
 use crate::view::cache::Cache;
 use crate::view::iter::Keys;
@@ -106,14 +107,33 @@ impl Cache {
                     Error::corrupt(self.path(), 0, "the number of a view is damaged")
                 });
             }
-            let taken = tx.get(spaces::TAKEN_KEY)?;
-            let (number, bits) = spaces::take(taken.as_deref().unwrap_or_default())?;
+            let taken = match tx.get(spaces::TAKEN_KEY)? {
+                Some(taken) => taken.to_vec(),
+                None => self.taken_by_names(tx)?,
+            };
+            let (number, bits) = spaces::take(&taken)?;
             let options = crate::view::options::SetOptions::default().never_expires();
             let options = options.compress(false);
             tx.set_with(spaces::TAKEN_KEY, bits, &options)?;
             tx.set_with(&key, number.to_le_bytes(), &options)?;
             Ok(number)
         })
+    }
+
+    /// The numbers that names have, or entries, where none are noted as taken: in a new store, or when a repair
+    /// gave the note up. A number is never that of two.
+    fn taken_by_names(&self, inner: &Transaction) -> Result<Vec<u8>> {
+        let mut numbers = Vec::new();
+        for item in inner.iter()? {
+            let (key, value) = item?;
+            if spaces::is_name(&key) {
+                numbers.extend(spaces::number(&value));
+            }
+        }
+        let store = self.store()?;
+        let used = (INNER_SPACE + 1..SPACES_MAX as u32).filter(|&number| store.entries(number) > 0);
+        numbers.extend(used);
+        Ok(spaces::bits_of(numbers.into_iter()))
     }
 
     /// The transaction this thread is in on the store, over this space; a view reads through it.

@@ -113,8 +113,8 @@ impl<T> Deque<T> {
         Deque::of(&Cache::temporary()?, "")
     }
 
-    /// The deque of this name inside a store, made if there is none. A store has room
-    /// for about 120.
+    /// The deque of this name inside a store, made if there is none. A store has room for 126, less with
+    /// other views.
     ///
     /// # Errors
     /// [`Error::TooLarge`] for a name above 1,024 bytes or one deque too many; [`Error::Aborted`] when it
@@ -123,8 +123,9 @@ impl<T> Deque<T> {
         let name = name.as_ref();
         let spaces = Spaces {
             notes: cache.space("deque.notes", b"")?.space,
-            front: cache.space("deque.front", name)?.space,
             back: cache.space("deque.back", name)?.space,
+            // Last, since it is what `view_names` knows a deque by: none is half made.
+            front: cache.space("deque.front", name)?.space,
         };
         Ok(Deque {
             cache: cache.in_space(crate::engine::store::MAIN_SPACE),

@@ -19,6 +19,8 @@ use crate::view::state;
 pub(super) enum Next {
     Keep,
     Put(Vec<u8>),
+    /// What is left of it, now that something was given back: also where the store is full.
+    PutLess(Vec<u8>),
     /// It goes by itself some time after this moment, ms since 1970; until then it is there.
     PutUntil(Vec<u8>, u64),
     Delete,
@@ -124,6 +126,16 @@ fn change_found<T>(
                 ..draft
             };
             store.put(proof, hash, &draft, &[])?;
+        }
+        (Next::PutLess(value), _) => {
+            let draft = Draft {
+                value: &value,
+                ..draft
+            };
+            let before = std::mem::replace(&mut proof.in_reserve, true);
+            let done = store.put(proof, hash, &draft, &[]);
+            proof.in_reserve = before;
+            done?;
         }
         (Next::PutUntil(value, expires_ms), _) => {
             let draft = Draft {

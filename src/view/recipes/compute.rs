@@ -12,7 +12,7 @@ use crate::view::codec::Codec;
 use crate::view::options::SetOptions;
 use crate::view::prepare;
 use crate::view::recipes::flight::{self, Flight, Flights};
-use crate::view::recipes::site::{new_id, thread_id};
+use crate::view::recipes::site::{be_known_as, new_id, thread_id};
 use crate::view::recipes::stampede;
 use crate::view::typed::{self, Typed};
 use crate::view::value::Value;
@@ -406,7 +406,8 @@ impl Cache {
             key: key.as_ref(),
             options,
         };
-        let (flight, had) = match wanted.begin(new_id(), thread_id())? {
+        let id = new_id();
+        let (flight, had) = match wanted.begin(id, thread_id())? {
             Begun::Done(value) => return Ok(value),
             Begun::Make(flight, had) => (flight, had),
         };
@@ -421,6 +422,8 @@ impl Cache {
         let old = old.value.clone();
         let (cache, key, options) = (self.clone(), key.as_ref().to_vec(), options.clone());
         let behind = move || {
+            // So that an `f` that asks for its own value is told, and does not wait for itself.
+            be_known_as(id);
             let wanted = Wanted {
                 cache: &cache,
                 key: &key,

@@ -3,6 +3,7 @@
 //! Holds: what is dead or over counts as free; a holder's death is asked about off the writer lock. Never
 //! decides who may have what (`grants`), or how long somebody sleeps (`turn`).
 
+use std::cell::Cell;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -25,12 +26,18 @@ pub(super) fn new_id() -> u64 {
     NEXT_ID.fetch_add(1, Ordering::Relaxed)
 }
 
+thread_local! {
+    static ID: Cell<u64> = Cell::new(new_id());
+}
+
 /// This thread's own id.
 pub(super) fn thread_id() -> u64 {
-    thread_local! {
-        static ID: u64 = new_id();
-    }
-    ID.with(|id| *id)
+    ID.get()
+}
+
+/// This thread goes by an id of `new_id` from now on: what was taken for it is its own.
+pub(super) fn be_known_as(id: u64) {
+    ID.set(id);
 }
 
 /// Where a lock is.
@@ -130,8 +137,10 @@ impl Site {
 
     /// Takes it if it is free but for the dead; one short step under the writer lock.
     pub(super) fn take(&self, ask: &Ask, dead: &[Holder], keeps_place: bool) -> Result<Answer> {
-        let now_ms = self.cache.store()?.now_ms();
+        let store = self.cache.store()?;
         let (answer, others_wait) = self.cache.change(&self.key, |old, token| {
+            // Its time begins when it is had, however long the writer lock was waited for.
+            let now_ms = store.now_ms();
             let mut all = match old {
                 Some(bytes) => self.decode(bytes)?,
                 None => Vec::new(),
@@ -259,7 +268,7 @@ impl Site {
             }
             let next = match all.is_empty() {
                 true => Next::Delete,
-                false => Next::Put(grants::encode(&all)),
+                false => Next::PutLess(grants::encode(&all)),
             };
             Ok((next, !is_over))
         })?;
@@ -273,8 +282,9 @@ impl Site {
     /// Gives what is held by `token` another time to expire at, counted from now.
     pub(super) fn extend(&self, id: u64, token: u64, expiry: Option<Duration>) -> Result<()> {
         let store = self.cache.store()?;
-        let (holder, now_ms) = (store.holder(), store.now_ms());
+        let holder = store.holder();
         let held = self.cache.change(&self.key, |old, _| {
+            let now_ms = store.now_ms();
             let mut all = match old {
                 Some(bytes) => self.decode(bytes)?,
                 None => Vec::new(),

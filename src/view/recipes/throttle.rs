@@ -101,8 +101,9 @@ impl Throttle {
     /// Takes one, or says how long it is until there is one.
     fn take(&self) -> Result<Option<Duration>> {
         let store = self.site.cache.outside("a throttle")?;
-        let now_ns = store.now_ms().saturating_mul(1_000_000);
         self.site.cache.change(&self.site.key, |old, _| {
+            // Under the writer lock: an older moment would be taken for a clock that was set back.
+            let now_ns = store.now_ms().saturating_mul(1_000_000);
             let full_ns = match old {
                 None => 0,
                 Some(bytes) => u64::from_le_bytes(bytes.try_into().map_err(|_| {

@@ -104,7 +104,7 @@ impl Drop for Turn<'_> {
             all.retain(|grant| !(grant.waits() && grant.is_of(&self.ask.holder, self.ask.id)));
             let next = match all.is_empty() {
                 true => Next::Delete,
-                false => Next::Put(grants::encode(&all)),
+                false => Next::PutLess(grants::encode(&all)),
             };
             Ok((next, ()))
         });

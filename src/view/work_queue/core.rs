@@ -41,9 +41,10 @@ pub(super) struct Core {
 
 impl Core {
     pub(super) fn of(cache: &Cache, name: &[u8]) -> Result<Core> {
-        let jobs = cache.space(JOBS_KIND, name)?;
         let notes = cache.space(NOTES_KIND, name)?;
         let dead = cache.space(DEAD_KIND, name)?;
+        // Last, since it is what `view_names` knows a queue by: none is half made.
+        let jobs = cache.space(JOBS_KIND, name)?;
         let bell = jobs.bell(b"jobs")?;
         let spaces = Spaces {
             jobs: jobs.space,
@@ -110,8 +111,13 @@ impl Core {
             Some(tx) => tx.get(MAX_ATTEMPTS_KEY)?,
             None => self.notes.get_quietly(MAX_ATTEMPTS_KEY)?,
         };
-        let bytes = value.as_deref().and_then(|value| value.try_into().ok());
-        Ok(bytes.map_or(MAX_ATTEMPTS_DEFAULT, u32::from_le_bytes))
+        Ok(attempts_of(value.as_deref()))
+    }
+
+    /// The same, without what a transaction of this thread says.
+    pub(super) fn max_attempts_beneath(&self) -> Result<u32> {
+        let value = self.notes.get_quietly(MAX_ATTEMPTS_KEY)?;
+        Ok(attempts_of(value.as_deref()))
     }
 
     pub(super) fn plain_options() -> SetOptions {
@@ -294,6 +300,11 @@ fn note_inside(notes: &Transaction, id: u64) -> Result<Option<Note>> {
             .and_then(|set| Note::decode(&set.value, 0))),
         None => find_note(&state.store, notes.space, id, &mut Vec::new()),
     }
+}
+
+fn attempts_of(value: Option<&[u8]>) -> u32 {
+    let bytes = value.and_then(|value| value.try_into().ok());
+    bytes.map_or(MAX_ATTEMPTS_DEFAULT, u32::from_le_bytes)
 }
 
 fn change(store: &Store, space: u32, key: &[u8], set: Option<Payload>) -> Change {

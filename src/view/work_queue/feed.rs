@@ -95,7 +95,9 @@ impl Feed {
 
     /// The living cell that keeps the list's front where it is, if that is to be moved. Under the lock.
     pub(super) fn blocker(&mut self, store: &Store) -> Result<Option<Cell>> {
-        if self.dead_to >= self.at || !self.is_sparse(store) {
+        // What was moved before may have been the change beside which another list took this one's place.
+        let same = store.files.space(self.space, space::GENERATION) == self.generation;
+        if !same || self.dead_to >= self.at || !self.is_sparse(store) {
             return Ok(None);
         }
         let head = store.files.space(self.space, space::HEAD);
@@ -107,7 +109,8 @@ impl Feed {
     }
 
     /// Passes over dead cells at the list's front, and notes how many there are: a process that leases one
-    /// job and ends would walk over all of them. Under the lock, where what is dead stays dead.
+    /// job and ends would walk over all of them. Under the lock, where what is dead stays dead; the list is
+    /// still the store's, or the hint would hide the beginning of another.
     fn trim(&mut self, store: &Store, head: u64) -> Result<()> {
         self.dead_to = self.dead_to.max(head.min(self.at));
         let behind = self.at - self.dead_to;

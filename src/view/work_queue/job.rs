@@ -101,7 +101,8 @@ impl<T> Job<T> {
     /// or to another, who will do it again; nothing was changed.
     ///
     /// Inside [`Cache::transact`](crate::Cache::transact) on the same store it is part of the
-    /// transaction; if that comes to nothing, the job is given back when this guard goes.
+    /// transaction; if that comes to nothing, the job is given back when this guard goes: keep it outside of
+    /// the closure, or nobody has the job until its lease runs out.
     ///
     /// # Errors
     /// See [`Queue`](crate::Queue); the job is still leased.
@@ -173,7 +174,7 @@ impl<T> Job<T> {
         }
         let is_inside = state::is_inside(self.core.jobs.store()?);
         let panics = std::thread::panicking();
-        if is_inside && (said == SAID_INSIDE || panics) {
+        if is_inside && said == SAID_INSIDE {
             return Ok(());
         }
         let why = match (said, panics) {
@@ -181,7 +182,11 @@ impl<T> Job<T> {
             (_, true) => "its worker panicked",
             (_, false) => "it was dropped without an ack",
         };
-        self.core.nack(self.lease, Duration::ZERO, Some(why))?;
+        match is_inside {
+            // The transaction may come to nothing, and nobody would have the job then.
+            true => self.core.give_back_beneath(self.lease, why),
+            false => self.core.nack(self.lease, Duration::ZERO, Some(why)),
+        }?;
         Ok(())
     }
 }

@@ -3,6 +3,7 @@
 //! Owns no bytes. Whose lease is over is taken back first (`release.rs`).
 
 use std::cell::Cell;
+use std::cmp::Reverse;
 use std::time::{Duration, Instant};
 
 use crate::engine::store::{Proof, Store};
@@ -70,6 +71,8 @@ impl Core {
             }
             let taken_back = Cell::new(0);
             let step = self.locked(store, |store, proof| {
+                // A lease begins when it is had, however long the lock was waited for.
+                let now_ms = store.now_ms();
                 let mut memory = self.memory()?;
                 let (step, back) = self.look(store, proof, &mut memory, wish, now_ms)?;
                 taken_back.set(taken_back.get() + back);
@@ -295,6 +298,10 @@ impl Core {
             && before.order == turn.order
             && before.until_ms <= now_ms;
         if !is_it {
+            if before.phase == Phase::Waiting && before.order == turn.order {
+                // It was due by a clock that has been set back, or by another thread's later look.
+                memory.delayed.push(Reverse((before.until_ms, turn)));
+            }
             return Ok(None);
         }
         let key = id_key(turn.id);

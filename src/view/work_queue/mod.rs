@@ -104,7 +104,7 @@ impl<T> Queue<T> {
     /// The queue `name` in the store of `cache`, made if there is none. It has nothing to do with the
     /// cache's entries, and can change in one transaction with them.
     ///
-    /// A store has room for about 80 queues. A name is at most 1,024 bytes.
+    /// A store has room for 84 queues, less with other views. A name is at most 1,024 bytes.
     ///
     /// # Errors
     /// See [`Cache`]; [`Error::TooLarge`] for a long name or when there is no room for another queue;

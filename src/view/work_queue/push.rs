@@ -3,6 +3,7 @@
 //! Owns what a caller may say with a job.
 
 use std::cell::Cell;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::error::{Error, Result};
@@ -122,8 +123,20 @@ impl Core {
         {
             return Ok((id, false));
         }
-        let id = tx.state.borrow_mut().new_number();
-        inside.jobs.set_with(id_key(id), payload, set)?;
+        // What may be refused comes before the number: one that is given and not used would be another
+        // job's, too.
+        let (store, now_ms) = {
+            let state = tx.state.borrow();
+            state.check_fork()?;
+            (Arc::clone(&state.store), state.now_ms)
+        };
+        let prepared = prepare::bytes(&store, payload, set, now_ms)?;
+        let id = {
+            let mut state = tx.state.borrow_mut();
+            let id = state.new_number();
+            state.set(self.spaces.jobs, &id_key(id), prepared, set)?;
+            id
+        };
         let has_note = options.priority != 0 || !options.delay.is_zero() || options.key.is_some();
         if has_note {
             let delay_ms = options.delay.as_millis().min(u128::from(u64::MAX)) as u64;

@@ -3,10 +3,12 @@
 
 use crate::engine::holder::Holder;
 use crate::engine::store::{Proof, Store};
-use crate::error::Result;
+use crate::error::{Error, Result};
+use crate::view::state;
 use crate::view::work_queue::core::Core;
 use crate::view::work_queue::memory::{Memory, find_note};
 use crate::view::work_queue::note::{Grave, Note, Phase, id_key};
+use crate::view::work_queue::settle::LeaseId;
 
 /// Jobs taken back from leases that are over while the lock is held.
 const TAKEN_BACK_PER_LOOK: usize = 64;
@@ -67,6 +69,42 @@ impl Core {
             memory.dead_holders.clear();
         }
         Ok(taken_back)
+    }
+
+    /// Gives a leased job back at once, beneath the transaction this thread is in. Whether the lease was
+    /// still the job's.
+    pub(super) fn give_back_beneath(&self, lease: LeaseId, why: &str) -> Result<bool> {
+        let store = self.store()?;
+        let Some(state) = state::current(store) else {
+            return Ok(false);
+        };
+        let mut state = state.try_borrow_mut().map_err(|_| Error::Aborted {
+            what: "the transaction of this thread is in the middle of a verb".into(),
+        })?;
+        let max_attempts = self.max_attempts_beneath()?;
+        let given = state.beneath(|store, proof| {
+            let now_ms = store.now_ms();
+            let note = find_note(store, self.spaces.notes, lease.job, &mut Vec::new())?;
+            let Some(note) = note.filter(|note| note.is_leased_by(lease.token)) else {
+                return Ok(false);
+            };
+            let changes = match release(note, now_ms, Some(why), max_attempts, now_ms) {
+                Released::Waiting(note) => vec![self.set_note(store, lease.job, &note, now_ms)],
+                Released::Dead(note, grave) => {
+                    let mut changes = vec![self.no_note(store, lease.job)];
+                    changes.push(self.set_grave(store, lease.job, &grave, now_ms));
+                    changes.extend(self.free_dedup(store, lease.job, &note)?);
+                    changes
+                }
+            };
+            let before = std::mem::replace(&mut proof.in_reserve, true);
+            let done = self.commit(store, proof, &changes);
+            proof.in_reserve = before;
+            done.map(|()| true)
+        })?;
+        drop(state);
+        self.ring(store);
+        Ok(given)
     }
 
     #[allow(clippy::too_many_arguments, reason = "one step of a loop")]

@@ -212,7 +212,8 @@ impl Core {
                 return Ok(false);
             };
             if let Some(visibility) = visibility {
-                let now_ms = tx.state.borrow().now_ms;
+                // Not when a transaction began that may have gone on for long.
+                let now_ms = tx.state.borrow().store.now_ms();
                 let visibility_ms = visibility.as_millis().min(u128::from(u64::MAX)) as u64;
                 note.until_ms = now_ms.saturating_add(visibility_ms);
             }
