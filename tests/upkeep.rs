@@ -1320,3 +1320,38 @@ fn a_lowered_limit_is_met() {
         }
     }
 }
+
+#[test]
+fn a_batch_that_makes_the_keymap_grow_changes_what_was_there_before() {
+    let cache = Cache::temporary().expect("a store");
+    let key = |n: u64| format!("key/{n}");
+    let mut there = std::collections::BTreeSet::new();
+    let mut next = 0_u64;
+    // Every batch removes and replaces some of the oldest, and adds enough for a split or more.
+    for round in 0..400_u64 {
+        cache
+            .transact(|tx| {
+                let gone: Vec<u64> = there.iter().copied().take(40).collect();
+                for &n in &gone {
+                    assert!(tx.delete(key(n))?);
+                    there.remove(&n);
+                }
+                for &n in there.iter().take(40) {
+                    tx.set(key(n), round.to_le_bytes())?;
+                }
+                for _ in 0..100 {
+                    tx.set(key(next), round.to_le_bytes())?;
+                    there.insert(next);
+                    next += 1;
+                }
+                Ok(())
+            })
+            .expect("a batch");
+    }
+    assert_eq!(cache.len().expect("len"), there.len() as u64);
+    for n in 0..next {
+        let is_there = cache.contains(key(n)).expect("contains");
+        assert_eq!(is_there, there.contains(&n), "{n}");
+    }
+    common::assert_sound(&cache);
+}

@@ -265,14 +265,15 @@ impl Store {
         Ok(())
     }
 
-    /// Room for a batch, and for all that is noted beside it. Returns the bytes of its records too.
+    /// Room for a batch, and for all that is noted beside it. Returns the bytes of its records too, and
+    /// whether the keymap has grown: words that were found may stand elsewhere then.
     fn make_ready(
         &self,
         proof: &mut Proof,
         changes: &impl Changes,
         found: &[Before],
         slack_bytes: u64,
-    ) -> Result<(Room, u64)> {
+    ) -> Result<(Room, u64, bool)> {
         let (mut total, mut graves, mut removing, mut entries) = (0, 0, true, 0);
         let mut cells = BTreeMap::<u32, u64>::new();
         let mut postings = 0;
@@ -319,16 +320,18 @@ impl Store {
             .filter(|one| one.is_set && one.word.is_none())
             .count() as u64;
         // One split makes room for more than one word; a count that lies asks for no more than this.
+        let mut has_grown = false;
         for _ in 0..new + 16 {
             let (has_split, taken) = Keymap::of(&self.files).grow_for(&self.dir, new)?;
             self.took(taken);
             if !has_split {
                 break;
             }
+            has_grown = true;
         }
         let over = (new / 8 + 16).min(new + 2);
         self.took(Keymap::of(&self.files).reserve(&self.dir, over)?);
-        Ok((room, total))
+        Ok((room, total, has_grown))
     }
 
     fn commit_many(
@@ -337,7 +340,15 @@ impl Store {
         changes: &impl Changes,
         found: &[Before],
     ) -> Result<()> {
-        let (room, total) = self.make_ready(proof, changes, found, 0)?;
+        let (room, total, has_grown) = self.make_ready(proof, changes, found, 0)?;
+        // A split moves words: what they say is the same, where they are is not.
+        let again;
+        let found = if has_grown {
+            again = self.find_all(proof, changes)?;
+            &again
+        } else {
+            found
+        };
         let items = self.append_batch(proof, &room, changes, found);
         let ours = |item: &&Item| item.space == MAIN_SPACE;
         let sets = items.iter().filter(ours).filter(|item| item.is_set).count() as u64;
