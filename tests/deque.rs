@@ -352,6 +352,7 @@ fn a_killed_process_leaves_its_last_action_done_or_not_begun() {
         std::thread::sleep(Duration::from_micros(dice.below(60_000)));
         let lines = worker.kill();
         kills += 1;
+        common::settle(&cache);
         let last = |tag: &str| {
             let said = lines.iter().rev().find_map(|line| line.strip_prefix(tag));
             said.map_or(0, |number| number.parse::<u64>().expect("a number") + 1)
@@ -522,6 +523,7 @@ fn killed_processes_take_at_most_what_they_held_with_them() {
             workers.push(born(dir.path()));
         }
     }
+    common::settle(&cache);
     let left = deque.to_vec().expect("to_vec");
     assert_eq!(deque.len().expect("len"), left.len() as u64);
     for (name, _) in left {

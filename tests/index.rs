@@ -363,6 +363,7 @@ fn a_killed_process_leaves_its_last_action_done_or_not_begun() {
         std::thread::sleep(Duration::from_micros(dice.below(60_000)));
         let lines = worker.kill();
         kills += 1;
+        common::settle(index.cache());
         let last = |tag: &str| {
             let said = lines.iter().rev().find_map(|line| line.strip_prefix(tag));
             said.map_or(0, |number| number.parse::<u64>().expect("a number") + 1)

@@ -557,3 +557,9 @@ pub(crate) fn timed<T>(work: impl FnOnce() -> T) -> (T, Duration) {
     let result = work();
     (result, start.elapsed())
 }
+
+/// Has whatever a killed writer had decided completed: an iterator meets that half way otherwise, with what
+/// it read before as it was and the rest as it is.
+pub(crate) fn settle(store: &Cache) {
+    store.transact(|_| Ok(())).expect("the lock");
+}
