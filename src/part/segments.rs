@@ -18,6 +18,8 @@ use crate::part::segment::Segment;
 use crate::part::shared::Files;
 
 const BLOCK: usize = 256;
+/// The most a damaged row can say of bytes or records.
+const ROW_NUMBER_MAX: u64 = u64::MAX / SEGMENT_SLOTS as u64;
 type Block = Box<[ArcSwapOption<Segment>; BLOCK]>;
 
 /// The segments one handle has mapped, by slot.
@@ -209,16 +211,23 @@ pub(crate) fn rows(files: &Files) -> Result<Vec<Row>> {
                     .word(row_at(slot, field).at)?
                     .load(Ordering::Relaxed))
             };
+            // What counts something stays small enough that those of all rows can be added up.
+            let number = |field| Ok::<u64, Error>(load(field)?.min(ROW_NUMBER_MAX));
+            let state = load(row::STATE)?;
             rows.push(Row {
                 slot,
                 id,
-                state: load(row::STATE)?,
-                live: load(row::LIVE)?,
+                state,
+                live: match state >> 56 {
+                    // A sequence, not a number of bytes.
+                    layout::state::EMPTY => load(row::LIVE)?,
+                    _ => number(row::LIVE)?,
+                },
                 dead_seq: load(row::DEAD_SEQ)?,
-                lines: load(row::LINES)?,
-                end: load(row::END)?,
+                lines: number(row::LINES)?,
+                end: number(row::END)?,
                 first_seq: load(row::FIRST_SEQ)?,
-                notes: load(row::NOTES)?,
+                notes: number(row::NOTES)?,
             });
         }
     }
