@@ -57,10 +57,10 @@ impl Store {
         Ok(id)
     }
 
-    /// The first tag id nobody has.
+    /// The first tag id that has no list: whatever the header says, none past the table of lists has one.
     pub(crate) fn tags_end(&self) -> u32 {
         let next = self.files.header.number(crate::format::header::NEXT_TAG_AT);
-        next.min(u64::from(u32::MAX)) as u32
+        next.min(lists::tags_max(&self.files)) as u32
     }
 
     /// Space for the row of a tag. Under the lock.
@@ -119,6 +119,28 @@ impl Store {
                 0,
                 format!("the name of tag {id} is lost"),
             )),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::format::header::NEXT_TAG_AT;
+    use crate::part::lists;
+    use crate::{Cache, SetOptions};
+
+    #[test]
+    fn tags_end_where_their_table_ends_whatever_the_header_says() {
+        let cache = Cache::temporary().expect("opens");
+        let tagged = SetOptions::default().tag("a tag");
+        cache.set_with("key", "value", &tagged).expect("set");
+        let store = cache.store().expect("open");
+        assert_eq!(store.tags_end(), 2);
+        for wrong in [u64::from(u32::MAX), u64::MAX] {
+            store.files.header.put(NEXT_TAG_AT, wrong);
+            assert!(u64::from(store.tags_end()) <= lists::ROWS_MIN);
+            assert_eq!(cache.tags().expect("told").len(), 1);
+            cache.check().expect("checked");
         }
     }
 }

@@ -350,6 +350,14 @@ pub(crate) fn cells_from_first(
     Ok(())
 }
 
+/// One past the largest tag id that the table has a row for.
+pub(crate) fn tags_max(files: &Files) -> u64 {
+    let rows = files.header.number(layout::LISTS_BYTES_AT) / ROW_LEN;
+    let in_file = files.lists.len().map_or(u64::MAX, |bytes| bytes / ROW_LEN);
+    let ids = rows.min(in_file).saturating_sub(TAGS_FROM);
+    ids.min(u64::from(u32::MAX))
+}
+
 /// Every list a store with `tags` tag ids (the last one left out) has a row for.
 pub(crate) fn all(tags: u32) -> impl Iterator<Item = List> {
     (0..TAGS_FROM)
