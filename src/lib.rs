@@ -80,7 +80,7 @@ pub use view::cache_upkeep::{TagIter, TagMatch, TagUsage};
 pub use view::codec::{BINCODE_LEN_MAX, Bincode, Codec, Json, Raw};
 pub use view::deque::Deque;
 pub use view::fanout::Fanout;
-pub use view::fanout::merge::{FanoutIter, FanoutKeys, FanoutSorted};
+pub use view::fanout::merge::{FanoutIter, FanoutKeys};
 pub use view::fanout::reshard::{ReshardProgress, ReshardReport};
 pub use view::fanout::transaction::FanoutTransaction;
 pub use view::hold::Hold;

@@ -26,7 +26,7 @@ use crate::format::bucket::{self, BUCKET_LEN, KNOWN_MASK, Place, is_whole, known
 use crate::format::header::{self as layout, row, space, state};
 use crate::format::name::Name;
 use crate::format::names::Cause;
-use crate::format::record::{Draft, Kind, Standing, tags_of};
+use crate::format::record::{Draft, Kind, tags_of};
 use crate::format::segment::SegmentHead;
 use crate::limits::SPACES_MAX;
 use crate::os::lock::FileLock;
@@ -750,22 +750,7 @@ impl Store {
         };
         let len = draft.len(false) as u64;
         let room = self.room(proof, Lane::Log, len, 1, true)?;
-        let seq = self.committed() + 1;
-        let standing = Standing {
-            seq,
-            order: seq,
-            batch: None,
-            untags: false,
-        };
-        self.append(proof, &room, &draft, standing, 0);
-        let place = Place {
-            slot: room.segment.slot,
-            at: room.at,
-        };
-        let mut ledger = Ledger::new(&self.files);
-        ledger.tail(&room, place, len, 1, place, seq);
-        ledger.journal.commit(&self.files, &self.dir)?;
-        proof.dirty = false;
+        self.append_note(proof, &room, &draft, |_, _| Ok(()))?;
         self.logged(len);
         Ok(())
     }

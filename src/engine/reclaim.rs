@@ -463,25 +463,12 @@ impl Store {
         };
         let len = draft.len(false) as u64;
         let room = self.room(proof, Lane::Copies, len, 1, true)?;
-        let seq = self.committed() + 1;
-        let standing = Standing {
-            seq,
-            order: seq,
-            batch: None,
-            untags: false,
-        };
-        self.append(proof, &room, &draft, standing, 0);
-        let to = Place {
-            slot: room.segment.slot,
-            at: room.at,
-        };
-        let mut ledger = Ledger::new(&self.files);
-        let notes = row_at(to.slot, row::NOTES);
-        let before = self.files.load(&self.dir, notes)?;
-        ledger.journal.put(notes, before.saturating_add(len));
-        ledger.tail(&room, to, len, 1, to, seq);
-        ledger.journal.commit(&self.files, &self.dir)?;
-        proof.dirty = false;
+        self.append_note(proof, &room, &draft, |ledger, to| {
+            let notes = row_at(to.slot, row::NOTES);
+            let before = self.files.load(&self.dir, notes)?;
+            ledger.journal.put(notes, before.saturating_add(len));
+            Ok(())
+        })?;
         self.count(stat::BYTES_KEPT, len);
         self.logged(len);
         Ok(len)

@@ -285,33 +285,41 @@ impl Store {
             value: &value,
             ..self.blank_draft()
         };
-        let len = draft.len(false) as u64;
-        let room = self.room_for_mark(proof, len)?;
+        let room = self.room_for_mark(proof, draft.len(false) as u64)?;
+        let seq = self.append_note(proof, &room, &draft, |_, _| Ok(()))?;
+        self.files.header.put(layout::UNMARKED_BYTES_AT, 0);
+        self.files.header.put(layout::MARKED_AT, durable_seq);
+        self.files.header.put(layout::MARK_SEQ_AT, seq);
+        Ok(())
+    }
+
+    /// Appends a record that is no entry's to room that was made for it; `beside` may change what goes with
+    /// it. Its sequence.
+    pub(crate) fn append_note(
+        &self,
+        proof: &mut Proof,
+        room: &Room,
+        draft: &Draft<'_>,
+        beside: impl FnOnce(&mut Ledger<'_>, Place) -> Result<()>,
+    ) -> Result<u64> {
         let seq = self.committed() + 1;
-        self.append(
-            proof,
-            &room,
-            &draft,
-            Standing {
-                seq,
-                order: seq,
-                batch: None,
-                untags: false,
-            },
-            0,
-        );
+        let standing = Standing {
+            seq,
+            order: seq,
+            batch: None,
+            untags: false,
+        };
+        self.append(proof, room, draft, standing, 0);
         let place = Place {
             slot: room.segment.slot,
             at: room.at,
         };
         let mut ledger = Ledger::new(&self.files);
-        ledger.tail(&room, place, len, 1, place, seq);
+        beside(&mut ledger, place)?;
+        ledger.tail(room, place, draft.len(false) as u64, 1, place, seq);
         ledger.journal.commit(&self.files, &self.dir)?;
         proof.dirty = false;
-        self.files.header.put(layout::UNMARKED_BYTES_AT, 0);
-        self.files.header.put(layout::MARKED_AT, durable_seq);
-        self.files.header.put(layout::MARK_SEQ_AT, seq);
-        Ok(())
+        Ok(seq)
     }
 
     /// So many bytes of records came.

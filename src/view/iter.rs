@@ -14,6 +14,7 @@ use crate::part::order::{self, Cell};
 use crate::part::shared::OrderFile;
 use crate::view::cache::Cache;
 use crate::view::prepare;
+use crate::view::shelf::Shelf;
 use crate::view::value::Value;
 
 /// Positions of a space's order list still to be visited.
@@ -251,11 +252,12 @@ impl DoubleEndedIterator for Keys {
     }
 }
 
-/// Live entries by key, both ways. Made by [`Cache::iter_sorted`] and [`Cache::range`].
+/// Live entries by key, both ways. Made by [`Cache::iter_sorted`] and [`Cache::range`],
+/// and by those of a [`Fanout`](crate::Fanout).
 #[derive(Debug)]
-pub struct Sorted {
-    cache: Cache,
-    keys: std::vec::IntoIter<Vec<u8>>,
+pub struct Sorted<S = Cache> {
+    pub(super) store: S,
+    pub(super) keys: std::vec::IntoIter<Vec<u8>>,
 }
 
 impl Sorted {
@@ -269,13 +271,15 @@ impl Sorted {
         }
         keys.sort_unstable();
         Ok(Sorted {
-            cache: cache.clone(),
+            store: cache.clone(),
             keys: keys.into_iter(),
         })
     }
+}
 
+impl<S: Shelf> Sorted<S> {
     fn value(&self, key: Vec<u8>) -> Option<Result<(Vec<u8>, Value)>> {
-        match self.cache.get_quietly(&key) {
+        match self.store.get_quietly(&key) {
             // Gone since the keys were gathered.
             Ok(None) => None,
             Ok(Some(value)) => Some(Ok((key, value))),
@@ -284,7 +288,7 @@ impl Sorted {
     }
 }
 
-impl Iterator for Sorted {
+impl<S: Shelf> Iterator for Sorted<S> {
     type Item = Result<(Vec<u8>, Value)>;
 
     fn next(&mut self) -> Option<Self::Item> {
@@ -297,7 +301,7 @@ impl Iterator for Sorted {
     }
 }
 
-impl DoubleEndedIterator for Sorted {
+impl<S: Shelf> DoubleEndedIterator for Sorted<S> {
     fn next_back(&mut self) -> Option<Self::Item> {
         loop {
             let key = self.keys.next_back()?;

@@ -3,7 +3,7 @@
 use crate::error::Result;
 use crate::view::cache::Cache;
 use crate::view::fanout::Fanout;
-use crate::view::fanout::merge::{FanoutIter, FanoutKeys, FanoutSorted};
+use crate::view::fanout::merge::{FanoutIter, FanoutKeys};
 use crate::view::iter::{Iter, Keys, Sorted};
 use crate::view::options::{Expiry, SetOptions};
 use crate::view::value::{Entry, Value};
@@ -20,6 +20,8 @@ pub trait Shelf: Clone + sealed::Sealed {
     type Sorted: DoubleEndedIterator<Item = Result<(Vec<u8>, Value)>>;
 
     fn get(&self, key: Vec<u8>) -> Result<Option<Value>>;
+    /// As `get`, not counted as an access.
+    fn get_quietly(&self, key: &[u8]) -> Result<Option<Value>>;
     fn get_entry(&self, key: Vec<u8>) -> Result<Option<Entry>>;
     fn contains(&self, key: Vec<u8>) -> Result<bool>;
     fn get_many(&self, keys: Vec<Vec<u8>>) -> Result<Vec<Option<Value>>>;
@@ -62,6 +64,10 @@ macro_rules! shelf {
             #[inline]
             fn get(&self, key: Vec<u8>) -> Result<Option<Value>> {
                 self.get(key)
+            }
+
+            fn get_quietly(&self, key: &[u8]) -> Result<Option<Value>> {
+                self.get_quietly(key)
             }
 
             fn get_entry(&self, key: Vec<u8>) -> Result<Option<Entry>> {
@@ -158,4 +164,4 @@ macro_rules! shelf {
 }
 
 shelf!(Cache, Iter, Keys, Sorted);
-shelf!(Fanout, FanoutIter, FanoutKeys, FanoutSorted);
+shelf!(Fanout, FanoutIter, FanoutKeys, Sorted<Fanout>);

@@ -6,7 +6,7 @@
 use crate::error::Result;
 use crate::view::fanout::verbs::value_of;
 use crate::view::fanout::{Fanout, Told};
-use crate::view::iter::Iter;
+use crate::view::iter::{Iter, Sorted};
 use crate::view::value::Value;
 
 /// What was stored, and in which second.
@@ -192,50 +192,8 @@ impl DoubleEndedIterator for FanoutKeys {
     }
 }
 
-/// Live entries by key, both ways. Made by [`Fanout::iter_sorted`] and [`Fanout::range`].
-#[derive(Debug)]
-pub struct FanoutSorted {
-    fanout: Fanout,
-    keys: std::vec::IntoIter<Vec<u8>>,
-}
-
-impl FanoutSorted {
-    fn value(&self, key: Vec<u8>) -> Option<Result<(Vec<u8>, Value)>> {
-        match self.fanout.get_quietly(&key) {
-            // Gone since the keys were gathered.
-            Ok(None) => None,
-            Ok(Some(value)) => Some(Ok((key, value))),
-            Err(error) => Some(Err(error)),
-        }
-    }
-}
-
-impl Iterator for FanoutSorted {
-    type Item = Result<(Vec<u8>, Value)>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        loop {
-            let key = self.keys.next()?;
-            if let Some(item) = self.value(key) {
-                return Some(item);
-            }
-        }
-    }
-}
-
-impl DoubleEndedIterator for FanoutSorted {
-    fn next_back(&mut self) -> Option<Self::Item> {
-        loop {
-            let key = self.keys.next_back()?;
-            if let Some(item) = self.value(key) {
-                return Some(item);
-            }
-        }
-    }
-}
-
 impl Fanout {
-    fn get_quietly(&self, key: &[u8]) -> Result<Option<Value>> {
+    pub(in crate::view) fn get_quietly(&self, key: &[u8]) -> Result<Option<Value>> {
         self.read(key, |shard| shard.get_quietly(key), value_of)
     }
 
@@ -321,7 +279,7 @@ impl Fanout {
     ///
     /// # Errors
     /// See [`Fanout`].
-    pub fn iter_sorted(&self) -> Result<FanoutSorted> {
+    pub fn iter_sorted(&self) -> Result<Sorted<Fanout>> {
         self.sorted(|_| true)
     }
 
@@ -332,7 +290,7 @@ impl Fanout {
     pub fn range<K: AsRef<[u8]>>(
         &self,
         range: impl std::ops::RangeBounds<K>,
-    ) -> Result<FanoutSorted> {
+    ) -> Result<Sorted<Fanout>> {
         use std::ops::Bound::{Excluded, Included, Unbounded};
         self.sorted(|key| {
             let after = match range.start_bound() {
@@ -349,7 +307,7 @@ impl Fanout {
         })
     }
 
-    fn sorted(&self, wanted: impl Fn(&[u8]) -> bool) -> Result<FanoutSorted> {
+    fn sorted(&self, wanted: impl Fn(&[u8]) -> bool) -> Result<Sorted<Fanout>> {
         let walks = self.steadily(|| {
             let shards = self.shards.iter();
             shards.map(crate::Cache::keys).collect::<Result<Vec<_>>>()
@@ -362,8 +320,8 @@ impl Fanout {
             }
         }
         keys.sort_unstable();
-        Ok(FanoutSorted {
-            fanout: self.clone(),
+        Ok(Sorted {
+            store: self.clone(),
             keys: keys.into_iter(),
         })
     }
