@@ -55,7 +55,7 @@ mod view;
 #[cfg(fuzzing)]
 pub mod fuzzing;
 
-pub use engine::check::{CheckReport, Depth, Finding, FindingKind};
+pub use engine::findings::{CheckReport, Depth, Finding, FindingKind};
 pub use engine::mend::{Lost, RepairReport};
 pub use engine::snapshot::SnapshotReport;
 pub use engine::upkeep::{Budget, UpkeepReport};

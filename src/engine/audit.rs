@@ -5,7 +5,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use crate::engine::check::{CheckReport, FindingKind};
+use crate::engine::findings::{CheckReport, FindingKind};
 use crate::engine::store::{MAIN_SPACE, Store};
 use crate::error::{Error, Result};
 use crate::format::header::{self as layout, space};

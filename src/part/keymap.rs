@@ -295,10 +295,7 @@ impl<'a> Keymap<'a> {
         let over_used = header.number(layout::OVER_USED_AT);
         let over_has = header.number(layout::OVER_BYTES_AT);
         if over_used * BUCKET_LEN > over_has {
-            // More in use than there are: taking space for them could take all there is.
-            header.put(layout::SUSPECT_AT, 1);
-            let what = "the header says that more of this file is in use than it has";
-            return Err(Error::corrupt(self.files.over.path(), over_has, what));
+            return Err(self.files.more_used_than_has(&self.files.over, over_has));
         }
         let over_need = (over_used + over_buckets + 2) * BUCKET_LEN;
         if over_need > over_has {

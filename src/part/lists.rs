@@ -35,6 +35,8 @@ pub(crate) const LEVELS: u64 = 4;
 pub(crate) const LEVEL_BITS: u64 = 6;
 /// The first tag's row is that of id 1, behind the expiry lists.
 const TAGS_FROM: u64 = LEVELS << LEVEL_BITS;
+/// Ids are given one by one: nobody skips so many.
+const TAGS_AT_ONCE_MAX: u64 = 1 << 20;
 /// Rows a store begins with.
 pub(crate) const ROWS_MIN: u64 = TAGS_FROM + 64;
 
@@ -166,6 +168,9 @@ pub(crate) fn reserve_rows(files: &Files, dir: &Dir, id: u32) -> Result<u64> {
     if need <= has {
         return Ok(0);
     }
+    if need - has > TAGS_AT_ONCE_MAX * ROW_LEN {
+        return Err(files.more_used_than_has(&files.lists, has));
+    }
     let step = (has / 32)
         .clamp(4096, 1 << 20)
         .max(need - has)
@@ -180,9 +185,7 @@ pub(crate) fn reserve_blocks(files: &Files, dir: &Dir, blocks: u64) -> Result<u6
     let has = files.header.number(layout::POSTS_BYTES_AT);
     let used = files.header.number(layout::POSTS_USED_AT);
     if used * BLOCK_LEN > has {
-        files.header.put(SUSPECT_AT, 1);
-        let what = "the header says that more of this file is in use than it has";
-        return Err(Error::corrupt(files.posts.path(), has, what));
+        return Err(files.more_used_than_has(&files.posts, has));
     }
     let need = (used + blocks) * BLOCK_LEN;
     if need <= has {

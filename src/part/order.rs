@@ -77,8 +77,12 @@ pub(crate) fn reserve(files: &Files, dir: &Dir, space: u32, more: u64) -> Result
     let Some(file) = files.order(dir, space)? else {
         return Ok(0);
     };
-    let need = (files.space(space, space::CELLS) + more) * CELL_LEN;
+    let used = files.space(space, space::CELLS);
     let has = files.space(space, space::BYTES);
+    if used * CELL_LEN > has {
+        return Err(files.more_used_than_has(&file.region, has));
+    }
+    let need = (used + more) * CELL_LEN;
     if need <= has {
         return Ok(0);
     }

@@ -252,7 +252,11 @@ pub(crate) fn vacant_row(files: &Files) -> Result<Option<(u16, bool)>> {
 /// Sees to it that one more row finds its space; returns the bytes taken on disk. Under the lock.
 pub(crate) fn reserve(files: &Files, dir: &Dir) -> Result<u64> {
     let has = files.header.number(layout::SEGS_BYTES_AT);
-    let need = (files.header.number(layout::SEGS_USED_AT) + 2) * ROW_LEN;
+    let used = files.header.number(layout::SEGS_USED_AT);
+    if used * ROW_LEN > has {
+        return Err(files.more_used_than_has(&files.segs, has));
+    }
+    let need = (used + 2) * ROW_LEN;
     if need <= has {
         return Ok(0);
     }

@@ -356,6 +356,14 @@ impl Files {
         })
     }
 
+    /// The header says that more of a file is in use than it has: taking space for that could take all there
+    /// is. From here on the store is suspect.
+    pub(crate) fn more_used_than_has(&self, region: &Region, has: u64) -> Error {
+        self.header.put(layout::SUSPECT_AT, 1);
+        let what = "the header says that more of this file is in use than it has";
+        Error::corrupt(region.path(), has, what)
+    }
+
     fn no_such_word(&self, dir: &Dir, address: Address) -> Error {
         Error::corrupt(
             dir.path_of(Name::Header),

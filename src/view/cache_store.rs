@@ -3,7 +3,7 @@
 use std::ops::ControlFlow;
 use std::path::Path;
 
-use crate::engine::check::{CheckReport, Depth};
+use crate::engine::findings::{CheckReport, Depth};
 use crate::engine::mend::RepairReport;
 use crate::engine::snapshot::SnapshotReport;
 use crate::engine::sync;

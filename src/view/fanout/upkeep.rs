@@ -7,9 +7,9 @@ use std::ops::ControlFlow;
 use std::path::Path;
 use std::time::Instant;
 
-use crate::engine::check::{CheckReport, Depth};
 use crate::engine::crossing;
 use crate::engine::fanout::Shards;
+use crate::engine::findings::{CheckReport, Depth};
 use crate::engine::mend::RepairReport;
 use crate::engine::snapshot::SnapshotReport;
 use crate::engine::store::Store;
