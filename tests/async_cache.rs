@@ -32,6 +32,15 @@ fn run(story: impl Future<Output = larder::Result<()>>) {
     runtime().block_on(story).expect("the story goes well");
 }
 
+/// Two threads for tasks.
+fn two_threads() -> Runtime {
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_time()
+        .build()
+        .expect("a runtime")
+}
+
 #[test]
 fn each_verb_does_what_that_of_the_cache_does() {
     run(async {
@@ -233,11 +242,7 @@ fn a_runtime_ends_soon_while_a_watch_is_awaited() {
 
 #[test]
 fn tasks_of_one_key_make_its_value_once_and_a_dropped_maker_gives_way() {
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_time()
-        .build()
-        .expect("a runtime");
+    let runtime = two_threads();
     runtime.block_on(async {
         let cache = AsyncCache::from(Cache::temporary().expect("a store"));
         let made = Arc::new(AtomicU64::new(0));
@@ -269,11 +274,7 @@ fn tasks_of_one_key_make_its_value_once_and_a_dropped_maker_gives_way() {
 
 #[test]
 fn tasks_work_a_queue_off_and_dropped_jobs_come_again() {
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_time()
-        .build()
-        .expect("a runtime");
+    let runtime = two_threads();
     runtime.block_on(async {
         let minute = Duration::from_secs(60);
         let queue = AsyncQueue::from(Queue::<u64>::temporary().expect("a queue"));

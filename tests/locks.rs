@@ -650,18 +650,8 @@ fn a_lock_that_waited_for_the_writer_lock_lasts_as_long_as_asked() {
     let lock = Lock::new(&cache, "l")
         .expect("it works")
         .expiry(Duration::from_secs(1));
-    let (tell, told) = std::sync::mpsc::channel();
     std::thread::scope(|scope| {
-        scope.spawn(|| {
-            cache
-                .transact(|_| {
-                    tell.send(()).expect("it works");
-                    std::thread::sleep(Duration::from_millis(1_500));
-                    Ok(())
-                })
-                .expect("it works")
-        });
-        told.recv().expect("it works");
+        common::hold_writer_lock(scope, &cache, Duration::from_millis(1_500));
         let guard = lock.acquire(None).expect("it works");
         assert!(
             guard.is_still_held().expect("it works"),

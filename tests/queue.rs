@@ -934,18 +934,8 @@ fn a_lease_that_waited_for_the_writer_lock_lasts_as_long_as_asked() {
     let cache = Cache::temporary().expect("store");
     let queue = Queue::<String>::of(&cache, "q").expect("queue");
     queue.push(&"a".into()).expect("it works");
-    let (tell, told) = std::sync::mpsc::channel();
     std::thread::scope(|scope| {
-        scope.spawn(|| {
-            cache
-                .transact(|_| {
-                    tell.send(()).expect("it works");
-                    std::thread::sleep(Duration::from_millis(1_500));
-                    Ok(())
-                })
-                .expect("it works")
-        });
-        told.recv().expect("it works");
+        common::hold_writer_lock(scope, &cache, Duration::from_millis(1_500));
         let job = queue
             .lease(Duration::from_secs(1))
             .expect("it works")

@@ -239,19 +239,7 @@ fn deques_and_indexes_keep_what_was_acknowledged() {
                         drop(h);
                         drop(ix);
                         drop(cache);
-                        for entry in std::fs::read_dir(dir.path()).expect("it works") {
-                            let entry = entry.expect("it works");
-                            let name = entry.file_name().into_string().expect("it works");
-                            if [
-                                "keymap", "over", "segs", "order-", "lists", "posts", "ghost",
-                            ]
-                            .iter()
-                            .any(|p| name.starts_with(p))
-                                || name == "larder"
-                            {
-                                std::fs::remove_file(entry.path()).expect("it works");
-                            }
-                        }
+                        common::forget_derived(dir.path());
                         cache = common::small().open(dir.path()).expect("it works");
                         handles = (0..2)
                             .map(|_| Deque::of(&cache, "d").expect("it works"))
@@ -365,19 +353,7 @@ fn queues_deliver_each_acknowledged_job_once() {
                             handles.clear();
                             drop(h);
                             drop(cache);
-                            for entry in std::fs::read_dir(dir.path()).expect("it works") {
-                                let entry = entry.expect("it works");
-                                let name = entry.file_name().into_string().expect("it works");
-                                if [
-                                    "keymap", "over", "segs", "order-", "lists", "posts", "ghost",
-                                ]
-                                .iter()
-                                .any(|p| name.starts_with(p))
-                                    || name == "larder"
-                                {
-                                    std::fs::remove_file(entry.path()).expect("it works");
-                                }
-                            }
+                            common::forget_derived(dir.path());
                             (cache, clock) = with_clock(dir.path());
                             clock.set(now);
                             handles = (0..2)

@@ -55,10 +55,7 @@ impl Store {
             let bytes = self.dir.stat(name)?.map_or(0, |stat| stat.disk);
             header.put(layout::UNMAKING_AT, layout::checked_id(row.id));
             let mut ledger = Ledger::new(&self.files);
-            self.note_lost(&mut ledger, &row)?;
-            for field in [row::STATE, row::LIVE, row::DEAD_SEQ, row::LINES, row::ID] {
-                ledger.journal.put(row_at(row.slot, field), 0);
-            }
+            self.clear_row(&mut ledger, &row)?;
             ledger.journal.commit(&self.files, &self.dir)?;
             self.dir.remove(name)?;
             header.put(layout::UNMAKING_AT, 0);
@@ -72,6 +69,15 @@ impl Store {
             self.note_lowered();
         }
         Ok(freed)
+    }
+
+    /// A row whose segment is needed no more is free with this journal.
+    pub(super) fn clear_row(&self, ledger: &mut Ledger<'_>, row: &Row) -> Result<()> {
+        self.note_lost(ledger, row)?;
+        for field in [row::STATE, row::LIVE, row::DEAD_SEQ, row::LINES, row::ID] {
+            ledger.journal.put(row_at(row.slot, field), 0);
+        }
+        Ok(())
     }
 
     /// Bytes of segments that wait for their emptying to be durable.
@@ -106,13 +112,8 @@ impl Store {
             let durable = self.sync_log()?;
             let mut held = Store::lock(self, timeout)?;
             let (store, proof) = held.parts();
-            freed += store.free_empty(proof)?;
-            if store.empty_bytes()? == 0 && store.graves() == 0 {
+            if store.free_and_mark(proof, durable, &mut freed)? {
                 break;
-            }
-            store.bury(proof)?;
-            if durable > store.files.header.number(layout::MARKED_AT) {
-                store.append_mark(proof, durable)?;
             }
         }
         self.notice_gone()?;
@@ -124,16 +125,25 @@ impl Store {
         let mut freed = 0;
         for _ in 0..2 {
             let durable = self.sync_log()?;
-            freed += self.free_empty(proof)?;
-            if self.empty_bytes()? == 0 && self.graves() == 0 {
+            if self.free_and_mark(proof, durable, &mut freed)? {
                 break;
-            }
-            self.bury(proof)?;
-            if durable > self.files.header.number(layout::MARKED_AT) {
-                self.append_mark(proof, durable)?;
             }
         }
         Ok(freed)
+    }
+
+    /// Removes what may go, and marks what is `durable` now, so that the rest may go next; whether there is
+    /// no rest.
+    fn free_and_mark(&self, proof: &mut Proof, durable: u64, freed: &mut u64) -> Result<bool> {
+        *freed += self.free_empty(proof)?;
+        if self.empty_bytes()? == 0 && self.graves() == 0 {
+            return Ok(true);
+        }
+        self.bury(proof)?;
+        if durable > self.files.header.number(layout::MARKED_AT) {
+            self.append_mark(proof, durable)?;
+        }
+        Ok(false)
     }
 
     /// The sealed segment that gives most back for least copying; now and then the one that keeps most

@@ -30,7 +30,6 @@ use crate::format::name::Name;
 use crate::format::names::Cause;
 use crate::format::record::{Draft, Kind, tags_of};
 use crate::limits::SPACES_MAX;
-use crate::os::lock::FileLock;
 use crate::part::keymap::Keymap;
 use crate::part::segment::{Read, Segment};
 use crate::part::segments::{self, Row, row_at};
@@ -181,7 +180,8 @@ impl Store {
             self.set_aside(Name::Segment(row.id), timeout, report)?;
         }
         self.settle_log(proof)?;
-        self.set_strangers_aside(&wanted, timeout, report)?;
+        let named = wanted.entries.iter().filter_map(|(_, seen)| seen.apart);
+        self.set_strangers_aside(&named.collect(), timeout, report)?;
         report.lost.clone_from(&wanted.lost);
         if has_losses {
             // Whoever watches is told that not everything was told.
@@ -633,64 +633,10 @@ impl Store {
     /// A row whose segment is needed no more is free.
     fn forget_row(&self, row: &Row) -> Result<()> {
         let mut ledger = Ledger::new(&self.files);
-        self.note_lost(&mut ledger, row)?;
-        for field in [row::STATE, row::LIVE, row::DEAD_SEQ, row::LINES, row::ID] {
-            ledger.journal.put(row_at(row.slot, field), 0);
-        }
+        self.clear_row(&mut ledger, row)?;
         ledger.journal.commit(&self.files, &self.dir)?;
         self.files.header.add(layout::GONE_AT, 1);
         self.notice_gone()
-    }
-
-    fn set_aside(
-        &self,
-        name: Name,
-        timeout: Option<Duration>,
-        report: &mut RepairReport,
-    ) -> Result<()> {
-        let Some(stat) = self.dir.stat(name)? else {
-            return Ok(());
-        };
-        // Whoever links or reads files as they are shares this lock.
-        let _pin = FileLock::take(&self.dir, Name::Pin, timeout)?;
-        report.quarantined.push(self.dir.set_aside(name)?);
-        report.quarantined_bytes += stat.disk;
-        self.gave(match name {
-            Name::Value(_) => stat.len.next_multiple_of(4096),
-            _ => stat.disk,
-        });
-        Ok(())
-    }
-
-    /// Segments the table does not know, and value files no entry names.
-    fn set_strangers_aside(
-        &self,
-        wanted: &Wanted,
-        timeout: Option<Duration>,
-        report: &mut RepairReport,
-    ) -> Result<()> {
-        let known: HashSet<u64> = segments::rows(&self.files)?
-            .iter()
-            .map(|row| row.id)
-            .collect();
-        let named: HashSet<u64> = wanted
-            .entries
-            .iter()
-            .filter_map(|(_, seen)| seen.apart)
-            .collect();
-        for name in self.dir.list()?.0 {
-            let is_strange = match name {
-                Name::Segment(id) => !known.contains(&id),
-                Name::Value(id) => {
-                    !named.contains(&id) && self.stream_of(id).is_none() && !self.is_grave(id)
-                }
-                _ => false,
-            };
-            if is_strange {
-                self.set_aside(name, timeout, report)?;
-            }
-        }
-        Ok(())
     }
 }
 

@@ -40,6 +40,7 @@ pub(crate) mod rewrite;
 pub(crate) mod roll_forward;
 pub(crate) mod room;
 pub(crate) mod scan;
+pub(crate) mod set_aside;
 pub(crate) mod settings;
 pub(crate) mod snapshot;
 pub(crate) mod spaces;

@@ -563,3 +563,21 @@ pub(crate) fn timed<T>(work: impl FnOnce() -> T) -> (T, Duration) {
 pub(crate) fn settle(store: &Cache) {
     store.transact(|_| Ok(())).expect("the lock");
 }
+
+/// Has a thread of `scope` keep the writer lock for so long; it has it when this returns.
+pub(crate) fn hold_writer_lock<'scope>(
+    scope: &'scope std::thread::Scope<'scope, '_>,
+    cache: &'scope Cache,
+    how_long: Duration,
+) {
+    let (tell, told) = channel();
+    scope.spawn(move || {
+        let held = cache.transact(|_| {
+            tell.send(()).expect("somebody waits");
+            std::thread::sleep(how_long);
+            Ok(())
+        });
+        held.expect("the lock");
+    });
+    told.recv().expect("the lock is held");
+}
